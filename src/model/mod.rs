@@ -1,0 +1,19 @@
+//! The words of the program: plain data without I/O, clocks or decisions.
+
+mod code;
+mod digest;
+mod intent;
+mod name;
+mod record;
+mod time;
+mod violation;
+
+pub use code::Code;
+pub use digest::Digest;
+pub use intent::{
+    Constraints, Intent, IntentType, NephioContext, Progress, Source, TargetKey, PRIORITY_DEFAULT,
+};
+pub use name::{FileName, derived};
+pub use record::{IntentSummary, Mode, Outcome, Receipt, Record, Seq};
+pub use time::Timestamp;
+pub use violation::{Rejection, Violation};

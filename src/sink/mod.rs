@@ -1,0 +1,163 @@
+//! Places that packages are delivered to.
+//!
+//! The trait carries quick local sinks and slow, remote, resumable ones alike. A sink is owned by
+//! one thread; sinks know nothing of each other, of the ledger or of the inbox.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::compose::Package;
+use crate::model::{Code, Digest, Intent, Seq};
+
+/// A place that packages are delivered to.
+///
+/// Contract, checked for every implementation by `tests/it/sinks.rs`:
+/// - idempotent by intent: delivering it twice leaves what delivering it once leaves;
+/// - atomic per package: a reader who takes less than ten seconds never sees half of one;
+/// - one answer per delivery, in the order given, at the latest at `Context::deadline`;
+/// - nothing becomes visible at the target unless the fence held just before.
+pub trait Sink: Send + fmt::Debug {
+    /// The name under `[sinks.NAME]`.
+    fn name(&self) -> &str;
+
+    /// Tells whether the target can be reached and written, and changes nothing there.
+    ///
+    /// # Errors
+    ///
+    /// The fault that a delivery would meet now.
+    fn probe(&mut self) -> Result<(), Fault>;
+
+    /// Keeps an older leader from publishing while the epoch is raised, for as long as the seal
+    /// lives; `None` where the target itself refuses a stale write.
+    ///
+    /// # Errors
+    ///
+    /// The target is still held when `wait` is over, or cannot be locked.
+    fn seal(&self, wait: Duration) -> Result<Option<Seal>, Fatal>;
+
+    /// Delivers a batch in which each target occurs once.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal`] says that this process must not go on; the batch is delivered again by whoever
+    /// leads next.
+    fn deliver(&mut self, batch: &[Delivery<'_>], context: &Context<'_>)
+    -> Result<Vec<Answer>, Fatal>;
+}
+
+/// One package on its way to one sink.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    pub seq: Seq,
+    pub intent: &'a Intent,
+    /// The document as it was accepted.
+    pub document: &'a [u8],
+    /// The name of the dropped file, safe to use as a file name.
+    pub file: &'a str,
+    pub package: &'a Package,
+    /// What the sink last asked to be kept for this intent; it resumes from there.
+    pub step: Option<&'a Step>,
+    /// Digest of the package that was last finished for this target at this sink.
+    pub last: Option<Digest>,
+}
+
+/// What a sink may use while it delivers.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    pub fence: &'a dyn Fence,
+    pub journal: &'a dyn Journal,
+    /// Wakes a pending delivery before its time, from a thread of the sink's own.
+    pub waker: &'a Waker,
+    /// When an answer is due for all of the batch.
+    pub deadline: Instant,
+}
+
+/// Knows whether this process still leads.
+pub trait Fence {
+    /// # Errors
+    ///
+    /// [`Fatal::Fenced`] once another leader has raised the epoch.
+    fn check(&self) -> Result<(), Fatal>;
+}
+
+/// Keeps the step that a delivery has reached.
+pub trait Journal {
+    /// Returns once the step is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal`] when it could not be made durable.
+    fn record(&self, seq: Seq, step: &Step) -> Result<(), Fatal>;
+}
+
+/// A sink's own note of how far a delivery has come; opaque to everyone else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step(pub String);
+
+/// Asks for a pending delivery to be looked at again now.
+pub type Waker = Box<dyn Fn(Seq) + Send + Sync>;
+
+/// An exclusive hold on a target, let go on drop.
+#[derive(Debug)]
+pub struct Seal {
+    /// The locked directory; closing it unlocks.
+    pub _directory: std::fs::File,
+}
+
+/// What has become of one delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The target confirmed it.
+    Done(Confirmation),
+    /// It has reached `step`; call again after `again`, or when the waker says so.
+    Pending { step: Step, again: Duration },
+    /// It has not happened, or nobody knows whether it has.
+    Failed(Fault),
+}
+
+/// What the target confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmation {
+    /// Where the effect is to be found.
+    pub location: String,
+    /// Nothing had to change, and the last finished intent of the target wanted just this.
+    pub unchanged: bool,
+    /// What else goes into the receipt, by name.
+    pub further: BTreeMap<String, serde_json::Value>,
+}
+
+/// Why a delivery failed, as data: it ends in a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub code: Code,
+    /// One sentence that a person can act on.
+    pub message: String,
+    pub retry: Retry,
+}
+
+/// Whether the same call may succeed later with nobody changing the intent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    Later,
+    /// Later, and not before this time has passed.
+    After(Duration),
+    Never,
+}
+
+/// Why this process must stop delivering.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    #[error("another instance has taken the lead (epoch {current}, ours is {ours})")]
+    Fenced { ours: u64, current: u64 },
+    #[error("sync `{path}`")]
+    Sync { path: PathBuf, source: io::Error },
+    #[error("lock `{path}`")]
+    Lock { path: PathBuf, source: io::Error },
+    #[error("keep the step of intent {seq} in the ledger")]
+    Journal { seq: Seq, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("read the epoch from the ledger")]
+    Epoch { source: Box<dyn std::error::Error + Send + Sync> },
+}
