@@ -1,8 +1,22 @@
 //! `intentd`: an intent ingestion daemon. Start with `src/ARCHITECTURE.md`.
 
-#![deny(unsafe_code, missing_debug_implementations, rust_2018_idioms)]
+#![deny(unsafe_code, rust_2018_idioms)]
 
+pub mod batch;
 pub mod compose;
+pub mod config;
+pub mod intake;
+pub mod leader;
+pub mod ledger;
 pub mod limits;
 pub mod model;
+pub mod pipeline;
+pub mod processor;
+pub mod retry;
+pub mod schema;
+pub mod sequence;
+pub mod settle;
 pub mod sink;
+pub mod spool;
+pub mod sys;
+pub mod watch;

@@ -43,3 +43,9 @@ pub const FOUND_CHARS_MAX: usize = 80;
 const _: () = assert!(DEPTH_MAX < 128, "our depth limit must come before serde_json's");
 const _: () = assert!(IN_FLIGHT_MAX >= GROUP_MAX && IN_FLIGHT_BYTES_MAX >= GROUP_BYTES_MAX);
 const _: () = assert!(GROUP_BYTES_MAX as u64 >= DOCUMENT_BYTES_MAX);
+
+/// Time for one batch at one sink: far above a healthy one, so that only a hung target meets it.
+pub const DELIVERY_MAX: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// Wakes of pending deliveries that may wait; they are hints, so a full queue loses nothing.
+pub const WAKES_MAX: usize = 1024;

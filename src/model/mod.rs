@@ -5,15 +5,17 @@ mod digest;
 mod intent;
 mod name;
 mod record;
+mod sighting;
 mod time;
 mod violation;
 
 pub use code::Code;
 pub use digest::Digest;
 pub use intent::{
-    Constraints, Intent, IntentType, NephioContext, Progress, Source, TargetKey, PRIORITY_DEFAULT,
+    Constraints, Intent, IntentType, NephioContext, PRIORITY_DEFAULT, Progress, Source, TargetKey,
 };
 pub use name::{FileName, derived};
 pub use record::{IntentSummary, Mode, Outcome, Receipt, Record, Seq};
+pub use sighting::{FileKind, Fingerprint, Sighting};
 pub use time::Timestamp;
 pub use violation::{Rejection, Violation};

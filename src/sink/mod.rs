@@ -23,6 +23,11 @@ pub trait Sink: Send + fmt::Debug {
     /// The name under `[sinks.NAME]`.
     fn name(&self) -> &str;
 
+    /// Most deliveries that are handed over at once; small where each takes long.
+    fn batch_max(&self) -> usize {
+        crate::limits::GROUP_MAX
+    }
+
     /// Tells whether the target can be reached and written, and changes nothing there.
     ///
     /// # Errors
@@ -44,8 +49,11 @@ pub trait Sink: Send + fmt::Debug {
     ///
     /// [`Fatal`] says that this process must not go on; the batch is delivered again by whoever
     /// leads next.
-    fn deliver(&mut self, batch: &[Delivery<'_>], context: &Context<'_>)
-    -> Result<Vec<Answer>, Fatal>;
+    fn deliver(
+        &mut self,
+        batch: &[Delivery<'_>],
+        context: &Context<'_>,
+    ) -> Result<Vec<Answer>, Fatal>;
 }
 
 /// One package on its way to one sink.

@@ -1,0 +1,215 @@
+//! Who leads: a lock on a file that is never deleted.
+//!
+//! The lock only saves work; what keeps a stale leader harmless is the epoch in the ledger. Nothing
+//! is decided by what the file says: that is for the people who are told "held by ...".
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Timestamp;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("open lock file `{path}`")]
+    Open { path: PathBuf, source: io::Error },
+    #[error("`{path}` is not a regular file with one name, so no lock on it means anything")]
+    NotALockFile { path: PathBuf },
+    #[error("lock `{path}`")]
+    Lock { path: PathBuf, source: io::Error },
+    #[error("write our name into lock file `{path}`")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("lock file `{path}` was replaced while we held it; another instance may lead")]
+    Replaced { path: PathBuf },
+}
+
+/// Who holds the lock, in its own words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    pub pid: u32,
+    pub host: String,
+    pub since: String,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The file is only as trustworthy as its directory: nothing raw reaches a terminal.
+        let (host, since) = (self.host.escape_default(), self.since.escape_default());
+        write!(f, "pid {} on {host} since {since}", self.pid)
+    }
+}
+
+/// The held lock; let go on drop, also by the kernel when the process dies.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+/// What a try to lock gave.
+#[derive(Debug)]
+pub enum Attempt {
+    Held(Lock),
+    /// Another instance has it; its name, if it has written one.
+    Busy(Option<Holder>),
+}
+
+impl Lock {
+    /// Tries to take the lock and does not wait.
+    ///
+    /// # Errors
+    ///
+    /// The lock is broken: no regular file, or one that cannot be locked. That is not "busy".
+    pub fn attempt(path: &Path, since: Timestamp) -> Result<Attempt, Error> {
+        loop {
+            let file = open(path)?;
+            match file.try_lock() {
+                Ok(()) if leads_to(path, &file)? => {
+                    return Lock::held(file, path, since).map(Attempt::Held);
+                }
+                Ok(()) => {} // Replaced between open and lock: take the one that is there now.
+                Err(TryLockError::WouldBlock) => return Ok(Attempt::Busy(holder(file))),
+                Err(TryLockError::Error(source)) => {
+                    return Err(Error::Lock { path: path.to_owned(), source });
+                }
+            }
+        }
+    }
+
+    /// Waits in the kernel until the lock is ours. Runs on a thread of its own: it cannot be
+    /// interrupted, and ends with the process.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Lock::attempt`].
+    pub fn wait(path: &Path) -> Result<File, Error> {
+        loop {
+            let file = open(path)?;
+            file.lock().map_err(|source| Error::Lock { path: path.to_owned(), source })?;
+            if leads_to(path, &file)? {
+                return Ok(file);
+            }
+        }
+    }
+
+    /// Makes the lock of a file that [`Lock::wait`] returned.
+    ///
+    /// # Errors
+    ///
+    /// Our name cannot be written.
+    pub fn waited(file: File, path: &Path, since: Timestamp) -> Result<Lock, Error> {
+        Lock::held(file, path, since)
+    }
+
+    /// Checks that the path still leads to the locked file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Replaced`]: somebody else may hold a lock on another file of that name.
+    pub fn check(&self) -> Result<(), Error> {
+        match leads_to(&self.path, &self.file) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Error::Replaced { path: self.path.clone() }),
+        }
+    }
+
+    fn held(mut file: File, path: &Path, since: Timestamp) -> Result<Lock, Error> {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let holder = Holder { pid: std::process::id(), host, since: since.to_string() };
+        let text = serde_json::to_string(&holder).expect("strings and numbers always serialise");
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .map_err(|source| Error::Write { path: path.to_owned(), source })?;
+        Ok(Lock { file, path: path.to_owned() })
+    }
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    let opened = |source| Error::Open { path: path.to_owned(), source };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(opened)?;
+    // A FIFO can be locked too, and every opener would get its own.
+    let metadata = file.metadata().map_err(opened)?;
+    if !metadata.is_file() || metadata.nlink() > 1 {
+        return Err(Error::NotALockFile { path: path.to_owned() });
+    }
+    Ok(file)
+}
+
+/// Whether the path leads to this very file.
+fn leads_to(path: &Path, file: &File) -> Result<bool, Error> {
+    let failed = |source| Error::Open { path: path.to_owned(), source };
+    let held = file.metadata().map_err(failed)?;
+    match std::fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino(), there.nlink()) == (held.dev(), held.ino(), 1)),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+fn holder(mut file: File) -> Option<Holder> {
+    let mut text = String::new();
+    Read::by_ref(&mut file).take(4096).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp { unix_ms: 0 };
+
+    fn attempt(path: &Path) -> Attempt {
+        Lock::attempt(path, NOW).unwrap()
+    }
+
+    #[test]
+    fn one_holds_the_lock_and_the_other_is_told_who() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("leader.lock");
+        let Attempt::Held(lock) = attempt(&path) else { panic!("nobody else is here") };
+        let Attempt::Busy(Some(holder)) = attempt(&path) else { panic!("it is held") };
+        assert_eq!(
+            (holder.pid, holder.since.as_str()),
+            (std::process::id(), "1970-01-01T00:00:00.000Z")
+        );
+        assert!(lock.check().is_ok());
+        drop(lock);
+        assert!(matches!(attempt(&path), Attempt::Held(_)));
+    }
+
+    #[test]
+    fn a_holder_notices_that_its_file_was_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("leader.lock");
+        let Attempt::Held(lock) = attempt(&path) else { panic!("nobody else is here") };
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(lock.check(), Err(Error::Replaced { .. })));
+        File::create(&path).unwrap();
+        assert!(matches!(lock.check(), Err(Error::Replaced { .. })));
+    }
+
+    #[test]
+    fn what_is_no_lock_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        File::create(&file).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(matches!(Lock::attempt(&link, NOW), Err(Error::Open { .. })));
+        std::fs::hard_link(&file, directory.path().join("second")).unwrap();
+        assert!(matches!(Lock::attempt(&file, NOW), Err(Error::NotALockFile { .. })));
+        assert!(matches!(Lock::attempt(directory.path(), NOW), Err(Error::Open { .. })));
+    }
+}

@@ -1,0 +1,167 @@
+//! The file: its tables, its settings, and the refusal of files that are not ours.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::ledger::{Error, failed, row};
+
+/// "intd" in the file's header, so that `file` and we know whose it is.
+const APPLICATION_ID: i32 = 0x696e_7464;
+
+/// The format below; a change adds a step to [`migrate`].
+const FORMAT: i32 = 1;
+
+/// STRICT keeps types honest; `intents` and `outcomes` are append-only; `open` lists what is not
+/// archived; `targets` has what was last finished for a target at a sink.
+const TABLES: &str = "
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY, value TEXT NOT NULL, sum BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE intents (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    epoch INTEGER NOT NULL, mode TEXT NOT NULL, received_at INTEGER NOT NULL,
+    file BLOB NOT NULL, claim BLOB, digest BLOB, source TEXT, intent TEXT, document BLOB,
+    sum BLOB NOT NULL
+) STRICT;
+CREATE TABLE outcomes (
+    seq INTEGER PRIMARY KEY,
+    outcome TEXT NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL, superseded_by INTEGER,
+    finished_at INTEGER NOT NULL, archived_as BLOB, violations TEXT NOT NULL,
+    receipts TEXT NOT NULL, sum BLOB NOT NULL
+) STRICT;
+CREATE TABLE open (seq INTEGER PRIMARY KEY) STRICT;
+CREATE TABLE deliveries (
+    seq INTEGER NOT NULL, sink TEXT NOT NULL,
+    attempts INTEGER NOT NULL, spent_ms INTEGER NOT NULL, step TEXT, receipt TEXT,
+    sum BLOB NOT NULL, PRIMARY KEY (seq, sink)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE targets (
+    sink TEXT NOT NULL, intent_type TEXT NOT NULL, namespace TEXT NOT NULL, target TEXT NOT NULL,
+    seq INTEGER NOT NULL, digest BLOB NOT NULL, sum BLOB NOT NULL,
+    PRIMARY KEY (sink, intent_type, namespace, target)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Settings of the writing connection; each is read back, since SQLite ignores what it cannot do.
+const SETTINGS: &[(&str, &str, &str)] = &[
+    // name, value to set, value to read back
+    ("journal_mode", "WAL", "wal"),
+    // NORMAL would lose acknowledged commits in a power cut.
+    ("synchronous", "FULL", "2"),
+    ("foreign_keys", "ON", "1"),
+    ("trusted_schema", "OFF", "0"),
+    ("cell_size_check", "ON", "1"),
+    // The writer copies pages back itself, where it can see an error: SQLite's own hook hides them.
+    ("wal_autocheckpoint", "0", "0"),
+    ("journal_size_limit", "67108864", "67108864"),
+];
+
+/// Opens the ledger for writing and creates it when missing; readable for the group, mode 0640.
+pub fn open_for_writing(path: &Path) -> Result<Connection, Error> {
+    let create = |source| Error::Create { path: path.to_owned(), source };
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(create)?;
+    let metadata = file.metadata().map_err(create)?;
+    if !metadata.is_file() {
+        return Err(create(std::io::Error::other("it is not a regular file")));
+    }
+    // The umask of a service may have taken the group's right away again.
+    if metadata.len() == 0 {
+        file.set_permissions(std::fs::Permissions::from_mode(0o640)).map_err(create)?;
+    }
+    drop(file);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = open(path, flags)?;
+    for (name, value, read_back) in SETTINGS {
+        connection
+            .pragma_update(None, name, value)
+            .or_else(|source| match source {
+                rusqlite::Error::ExecuteReturnedResults => Ok(()),
+                other => Err(other),
+            })
+            .map_err(failed("set up"))?;
+        let found: rusqlite::types::Value = connection
+            .pragma_query_value(None, name, |row| row.get(0))
+            .map_err(failed("set up"))?;
+        let found = match found {
+            rusqlite::types::Value::Text(text) => text,
+            rusqlite::types::Value::Integer(number) => number.to_string(),
+            other => format!("{other:?}"),
+        };
+        if found != *read_back {
+            return Err(Error::Setting { name, wanted: read_back, found });
+        }
+    }
+    // Keeps `-wal` and `-shm` after a clean stop, so that readers without write permission work.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(failed("set up"))?;
+    migrate(path, &connection)?;
+    Ok(connection)
+}
+
+/// Opens the ledger for reading only; works without permission to write.
+pub fn open_for_reading(path: &Path) -> Result<Connection, Error> {
+    let connection =
+        open(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    check_ours(path, &connection)?;
+    Ok(connection)
+}
+
+fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
+    let opened = |source| Error::Open { path: path.to_owned(), source };
+    let connection = Connection::open_with_flags(path, flags).map_err(opened)?;
+    // Another process may be reading or, for a moment, recovering the WAL.
+    connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(opened)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// Brings an empty file to the current format; refuses what is not ours or newer than we are.
+fn migrate(path: &Path, connection: &Connection) -> Result<(), Error> {
+    let step = failed("create the tables");
+    let empty: bool = connection
+        .query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(&step)?;
+    if !empty {
+        return check_ours(path, connection);
+    }
+    let ledger_id = uuid::Uuid::now_v7().to_string();
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(&step)?;
+    connection.execute_batch(TABLES).map_err(&step)?;
+    row::write_meta(connection, "ledger_id", &ledger_id).map_err(&step)?;
+    row::write_meta(connection, "epoch", "0").map_err(&step)?;
+    connection
+        .execute_batch(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT"
+        ))
+        .map_err(&step)
+}
+
+fn check_ours(path: &Path, connection: &Connection) -> Result<(), Error> {
+    let pragma = |name: &str| {
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, i32>(0))
+            .map_err(|source| Error::Open { path: path.to_owned(), source })
+    };
+    let path = path.to_owned();
+    match (pragma("application_id")?, pragma("user_version")?) {
+        (APPLICATION_ID, FORMAT) => Ok(()),
+        (APPLICATION_ID, found) if found > FORMAT => {
+            Err(Error::Newer { path, found, known: FORMAT })
+        }
+        (found, _) => Err(Error::Foreign { path, found }),
+    }
+}

@@ -1,0 +1,123 @@
+//! Reading connections: for `history` in another process, for the fence and for `unchanged` in ours.
+
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+
+use crate::ledger::{Error, delivery, failed, layout, row};
+use crate::model::{Digest, Outcome, Record, Seq, TargetKey, Timestamp};
+
+/// Which records to read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter {
+    /// Only the newest so many of those that match.
+    pub newest: Option<u64>,
+    pub outcome: Option<Outcome>,
+    /// Only intents received at this time or later.
+    pub since: Option<Timestamp>,
+}
+
+/// Reads the ledger and never writes; works while a daemon runs, hangs or is dead.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Connection,
+}
+
+impl Reader {
+    /// # Errors
+    ///
+    /// The file is missing, not readable, not ours or newer than this program.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Ok(Reader { connection: layout::open_for_reading(path)? })
+    }
+
+    /// The epoch that leads now.
+    ///
+    /// # Errors
+    ///
+    /// Reading failed or the row is damaged.
+    pub fn epoch(&self) -> Result<u64, Error> {
+        row::read_epoch(&self.connection)
+    }
+
+    /// The digest of the package that was last finished for `key` at `sink`.
+    ///
+    /// # Errors
+    ///
+    /// Reading failed or the row is damaged.
+    pub fn last_digest(&self, sink: &str, key: &TargetKey) -> Result<Option<Digest>, Error> {
+        delivery::read_target(&self.connection, sink, key)
+    }
+
+    /// One record.
+    ///
+    /// # Errors
+    ///
+    /// Reading failed or the row is damaged; an unknown seq is `None`.
+    pub fn record(&self, seq: Seq) -> Result<Option<Record>, Error> {
+        let mut found = None;
+        let query = format!("{} WHERE i.seq = ?1", select());
+        self.each(&query, params![seq.0], |record| {
+            found = Some(record);
+            true
+        })?;
+        Ok(found)
+    }
+
+    /// Calls `take` with each record that matches, oldest first, until it answers `false`. Rows are
+    /// read as they are taken: a long history is never held in memory.
+    ///
+    /// # Errors
+    ///
+    /// Reading failed or a row is damaged; what came before it has been taken.
+    pub fn history(&self, filter: &Filter, take: impl FnMut(Record) -> bool) -> Result<(), Error> {
+        let outcome = filter.outcome.map(Outcome::as_str);
+        let since = filter.since.map_or(i64::MIN, |time| time.unix_ms);
+        let matching =
+            "(?1 IS NULL OR coalesce(o.outcome, 'pending') = ?1) AND i.received_at >= ?2";
+        // The first row of the newest N is found by walking back over the primary key.
+        let first: u64 = match filter.newest {
+            None => 0,
+            Some(0) => return Ok(()),
+            Some(newest) => self
+                .connection
+                .query_row(
+                    &format!(
+                        "SELECT coalesce(min(seq), 0) FROM (SELECT i.seq AS seq FROM intents AS i \
+                         LEFT JOIN outcomes AS o ON o.seq = i.seq WHERE {matching} \
+                         ORDER BY i.seq DESC LIMIT ?3)"
+                    ),
+                    params![outcome, since, newest],
+                    |row| row.get(0),
+                )
+                .map_err(failed("read the history"))?,
+        };
+        let query = format!("{} WHERE {matching} AND i.seq >= ?3 ORDER BY i.seq", select());
+        self.each(&query, params![outcome, since, first], take)
+    }
+
+    fn each(
+        &self,
+        query: &str,
+        parameters: impl rusqlite::Params,
+        mut take: impl FnMut(Record) -> bool,
+    ) -> Result<(), Error> {
+        let step = failed("read the history");
+        let mut statement = self.connection.prepare_cached(query).map_err(&step)?;
+        let mut rows = statement.query(parameters).map_err(&step)?;
+        while let Some(found) = rows.next().map_err(&step)? {
+            if !take(row::read_intent(found)?.record) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn select() -> String {
+    format!(
+        "SELECT {}, {} FROM intents AS i LEFT JOIN outcomes AS o ON o.seq = i.seq",
+        row::INTENT_COLUMNS,
+        row::OUTCOME_COLUMNS
+    )
+}

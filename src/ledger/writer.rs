@@ -1,0 +1,213 @@
+//! The one writing connection: group commits under the epoch fence.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::ledger::entry::{Acceptance, Finish, Finished, OpenIntent, Progress, Verdict};
+use crate::ledger::{Error, delivery, failed, layout, row};
+use crate::model::Seq;
+
+/// Copying pages back from the WAL starts at this much, off the path of any intent; it keeps the
+/// WAL some tens of MiB at most and recovery after a crash short.
+const CHECKPOINT_BYTES: usize = 16 << 20;
+
+/// What a row costs in the WAL besides the document: pages of four tables, rounded up.
+const ROW_BYTES: usize = 2048;
+
+/// What one commit writes. All of it, or nothing.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// In claim order: they get rising seqs in this order.
+    pub accept: Vec<Acceptance>,
+    pub progress: Vec<Progress>,
+    pub finish: Vec<Finish>,
+    /// Intents whose archive is on the disk.
+    pub archived: Vec<Seq>,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.accept.is_empty()
+            && self.progress.is_empty()
+            && self.finish.is_empty()
+            && self.archived.is_empty()
+    }
+}
+
+/// Writes the ledger; there is one in a process, and only the leader's writes succeed.
+#[derive(Debug)]
+pub struct Writer {
+    connection: Connection,
+    path: PathBuf,
+    id: String,
+    epoch: u64,
+    /// Upper bound of what the WAL has grown by since pages were last copied back.
+    wal_bytes: usize,
+}
+
+impl Writer {
+    /// Opens or creates the ledger. The writer leads nothing until [`Writer::raise_epoch`].
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened, is not ours, is newer than this program, or is damaged.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let connection = layout::open_for_writing(path)?;
+        let id = row::read_meta(&connection, "ledger_id")?;
+        let epoch = row::read_epoch(&connection)?;
+        // What an earlier process left in the WAL is unknown: copy it back at the first occasion.
+        Ok(Writer { connection, path: path.to_owned(), id, epoch, wal_bytes: CHECKPOINT_BYTES })
+    }
+
+    /// Tells this ledger from every other one, for ever.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The epoch that the ledger was opened at, or that this writer leads in.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Takes the lead: from the moment this returns, every older leader's write fails. The new epoch
+    /// is above the ledger's and above `floor`, the newest one that the spool has seen.
+    ///
+    /// # Errors
+    ///
+    /// The commit failed; the old epoch stands.
+    pub fn raise_epoch(&mut self, floor: u64) -> Result<u64, Error> {
+        let step = failed("raise the epoch");
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(&step)?;
+        let epoch = row::read_epoch(&transaction)?.max(floor) + 1;
+        row::write_meta(&transaction, "epoch", &epoch.to_string()).map_err(&step)?;
+        transaction.commit().map_err(&step)?;
+        self.epoch = epoch;
+        Ok(epoch)
+    }
+
+    /// Writes `changes` in one durable commit and returns the seqs of what was accepted, in order.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was written. [`Error::Full`] may be tried again when there is room;
+    /// [`Error::Fenced`] says that another instance leads; after any other error the process must
+    /// stop, since what a failed sync left on the disk is unknown.
+    pub fn commit(&mut self, changes: &Changes) -> Result<Vec<Seq>, Error> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed("begin"))?;
+        let current = row::read_epoch(&transaction)?;
+        if current != self.epoch {
+            return Err(Error::Fenced { ours: self.epoch, current });
+        }
+        let mut seqs = Vec::with_capacity(changes.accept.len());
+        for acceptance in &changes.accept {
+            seqs.push(accept(&transaction, current, acceptance).map_err(failed("accept"))?);
+        }
+        for progress in &changes.progress {
+            delivery::write_progress(&transaction, progress).map_err(failed("keep progress"))?;
+        }
+        for finish in &changes.finish {
+            end(&transaction, finish).map_err(failed("finish"))?;
+        }
+        for seq in &changes.archived {
+            transaction
+                .prepare_cached("DELETE FROM open WHERE seq = ?1")
+                .and_then(|mut delete| delete.execute([seq.0]))
+                .map_err(failed("note the archive"))?;
+        }
+        transaction.commit().map_err(failed("commit"))?;
+        let documents = changes.accept.iter().map(|acceptance| match &acceptance.verdict {
+            Verdict::Admitted { document, .. } => document.len(),
+            Verdict::Rejected { .. } => 0,
+        });
+        let rows = changes.accept.len() + changes.finish.len() + changes.progress.len() + 1;
+        self.wal_bytes += documents.sum::<usize>() + rows * ROW_BYTES;
+        Ok(seqs)
+    }
+
+    /// Copies pages from the WAL back into the file when enough have gathered. Never waits for a
+    /// reader; call it between commits, when nobody waits for an answer.
+    ///
+    /// # Errors
+    ///
+    /// Reading, writing or syncing failed; the process must stop.
+    pub fn tidy(&mut self) -> Result<(), Error> {
+        if self.wal_bytes < CHECKPOINT_BYTES {
+            return Ok(());
+        }
+        self.checkpoint("PASSIVE")?;
+        self.wal_bytes = 0;
+        Ok(())
+    }
+
+    /// Empties the WAL and closes. `-wal` and `-shm` stay, for readers that may not create them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Writer::tidy`]; everything committed is safe all the same.
+    pub fn close(self) -> Result<(), Error> {
+        self.checkpoint("TRUNCATE")?;
+        self.connection.close().map_err(|(_, source)| Error::Sql { step: "close", source })
+    }
+
+    fn checkpoint(&self, mode: &str) -> Result<(), Error> {
+        // Busy (a reader is in the way) is no error: what is left is copied the next time.
+        self.connection
+            .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+            .map_err(failed("copy back the write-ahead log"))
+    }
+
+    /// All intents that are not archived yet, oldest first, with what is known of them.
+    ///
+    /// # Errors
+    ///
+    /// Reading failed or a row is damaged.
+    pub fn open_intents(&self) -> Result<Vec<OpenIntent>, Error> {
+        let step = failed("read what is open");
+        let query = format!(
+            "SELECT {}, {} FROM open CROSS JOIN intents AS i ON i.seq = open.seq \
+             LEFT JOIN outcomes AS o ON o.seq = open.seq ORDER BY open.seq",
+            row::INTENT_COLUMNS,
+            row::OUTCOME_COLUMNS
+        );
+        let mut statement = self.connection.prepare(&query).map_err(&step)?;
+        let mut rows = statement.query([]).map_err(&step)?;
+        let mut all = Vec::new();
+        while let Some(found) = rows.next().map_err(&step)? {
+            let mut intent = row::read_intent(found)?;
+            intent.progress = delivery::read_progress(&self.connection, intent.record.seq)?;
+            all.push(intent);
+        }
+        Ok(all)
+    }
+
+    /// Where the ledger lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn accept(connection: &Connection, epoch: u64, acceptance: &Acceptance) -> rusqlite::Result<Seq> {
+    let seq = row::insert_intent(connection, epoch, acceptance)?;
+    if let Verdict::Rejected { rejection, archive } = &acceptance.verdict {
+        let finished =
+            Finished::rejected(seq, rejection, archive.as_ref(), acceptance.received_at);
+        row::insert_outcome(connection, seq, &finished)?;
+    }
+    Ok(seq)
+}
+
+fn end(connection: &Connection, finish: &Finish) -> rusqlite::Result<()> {
+    row::insert_outcome(connection, finish.seq, &finish.finished)?;
+    for (sink, key, digest) in &finish.reached {
+        delivery::write_target(connection, finish.seq, sink, key, digest)?;
+    }
+    connection.prepare_cached("DELETE FROM deliveries WHERE seq = ?1")?.execute([finish.seq.0])?;
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Taking the lead: lock, ledger, seals, epoch, marker, in an order that a crash cannot spoil.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::ledger::{self, Reader, Writer};
+use crate::model::Timestamp;
+use crate::pipeline::Error;
+use crate::processor::recovery::{self, Left};
+use crate::sink::{Fatal, Fence, Sink};
+use crate::spool::{Layout, Marker, Spool};
+use crate::{leader, spool};
+
+/// How long an older leader that is in the middle of publishing is waited for.
+const SEAL_WAIT: Duration = Duration::from_secs(10);
+
+/// What is needed to take the lead.
+#[derive(Debug)]
+pub struct Claimant {
+    pub state_dir: PathBuf,
+    pub layout: Layout,
+    pub sinks: Vec<Box<dyn Sink>>,
+    pub accept_restored_ledger: bool,
+    pub allow_network_filesystem: bool,
+}
+
+/// What only the leader has.
+#[derive(Debug)]
+pub struct Leadership {
+    pub lead: Arc<Lead>,
+    pub writer: Writer,
+    pub left: Left,
+    pub spool: Spool,
+    pub sinks: Vec<Box<dyn Sink>>,
+}
+
+/// The proof of leading, asked before each effect.
+#[derive(Debug)]
+pub struct Lead {
+    pub epoch: u64,
+    lock: leader::Lock,
+    /// The epoch that stands in the ledger is read through a connection of its own.
+    reader: Mutex<Reader>,
+}
+
+impl Claimant {
+    /// The path of the lock.
+    pub fn lock_path(&self) -> PathBuf {
+        self.state_dir.join("leader.lock")
+    }
+
+    /// The path of the ledger.
+    pub fn ledger_path(&self) -> PathBuf {
+        self.state_dir.join("ledger.db")
+    }
+
+    /// Takes the lead with the lock held.
+    ///
+    /// # Errors
+    ///
+    /// The ledger or the spool cannot be used; nothing has changed but perhaps the epoch.
+    pub fn lead(self, lock: leader::Lock) -> Result<Leadership, Error> {
+        let spool =
+            Spool::open(&self.layout, self.allow_network_filesystem).map_err(Error::Spool)?;
+        let mut writer = Writer::open(&self.ledger_path()).map_err(Error::Ledger)?;
+        if !self.accept_restored_ledger {
+            self.check_marker(&writer)?;
+        }
+        // An older leader may be between its look at the epoch and its rename: it has to let go first.
+        let mut seals = Vec::new();
+        for sink in &self.sinks {
+            let sealed = sink.seal(SEAL_WAIT);
+            seals.push(sealed.map_err(|source| Error::Sink { sink: sink.name().into(), source })?);
+        }
+        let floor = match Marker::read(&self.layout.marker).map_err(Error::Spool)? {
+            Some(marker) => marker.epoch,
+            None => 0,
+        };
+        let epoch = writer.raise_epoch(floor).map_err(Error::Ledger)?;
+        drop(seals);
+        let marker = Marker { ledger_id: writer.id().to_owned(), epoch };
+        marker.write(&self.layout.marker).map_err(Error::Spool)?;
+
+        let open = writer.open_intents().map_err(Error::Ledger)?;
+        let claimed = spool.claimed_names().map_err(Error::Spool)?;
+        let left = recovery::sort(open, claimed);
+        let reader = Mutex::new(Reader::open(&self.ledger_path()).map_err(Error::Ledger)?);
+        let lead = Arc::new(Lead { epoch, lock, reader });
+        Ok(Leadership { lead, writer, left, spool, sinks: self.sinks })
+    }
+
+    fn check_marker(&self, writer: &Writer) -> Result<(), Error> {
+        let Some(marker) = Marker::read(&self.layout.marker).map_err(Error::Spool)? else {
+            return Ok(());
+        };
+        if marker.ledger_id == writer.id() && marker.epoch <= writer.epoch() {
+            return Ok(());
+        }
+        Err(Error::RestoredLedger {
+            marker_id: marker.ledger_id,
+            marker_epoch: marker.epoch,
+            ledger_id: writer.id().to_owned(),
+            ledger_epoch: writer.epoch(),
+        })
+    }
+
+    /// Makes the state directory when it is missing.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made, or lies on a network filesystem where locks and syncs mean little.
+    pub fn prepare(&self) -> Result<(), Error> {
+        use std::os::unix::fs::DirBuilderExt;
+        let path = &self.state_dir;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(path)
+            .map_err(|source| Error::Spool(spool::Error::Create { path: path.clone(), source }))?;
+        let opened = std::fs::File::open(path)
+            .map_err(|source| Error::Spool(spool::Error::Open { path: path.clone(), source }))?;
+        if !self.allow_network_filesystem && spool::is_network(&opened) {
+            return Err(Error::Spool(spool::Error::NetworkFilesystem { path: path.clone() }));
+        }
+        Ok(())
+    }
+
+    /// Tries to take the lock.
+    ///
+    /// # Errors
+    ///
+    /// The lock is broken.
+    pub fn attempt(&self, since: Timestamp) -> Result<leader::Attempt, Error> {
+        leader::Lock::attempt(&self.lock_path(), since).map_err(Error::Lock)
+    }
+}
+
+impl Lead {
+    /// Checks that the lock's path still leads to our lock.
+    ///
+    /// # Errors
+    ///
+    /// It was replaced: another instance may lead.
+    pub fn check_lock(&self) -> Result<(), Error> {
+        self.lock.check().map_err(Error::Lock)
+    }
+
+    /// Reads from the ledger through the connection that is not the writer's.
+    pub fn read<T>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, ledger::Error>,
+    ) -> Result<T, ledger::Error> {
+        read(&self.reader.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Fence for Lead {
+    fn check(&self) -> Result<(), Fatal> {
+        let epoch = |source: Box<dyn std::error::Error + Send + Sync>| Fatal::Epoch { source };
+        self.lock.check().map_err(|error| epoch(error.into()))?;
+        let current = self.read(Reader::epoch).map_err(|error| epoch(error.into()))?;
+        if current == self.epoch {
+            return Ok(());
+        }
+        Err(Fatal::Fenced { ours: self.epoch, current })
+    }
+}

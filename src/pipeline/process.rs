@@ -1,0 +1,208 @@
+//! The thread of the desk: carries answers and acceptances to it, and its decisions to the others.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
+use tracing::debug;
+
+use crate::ledger::{ArchivePlan, Finish, OpenIntent};
+use crate::limits::IN_FLIGHT_MAX;
+use crate::model::Seq;
+use crate::pipeline::heartbeat::Beat;
+use crate::pipeline::shelve::Names;
+use crate::pipeline::{Error, Live, ToLedger, deliver, now};
+use crate::processor::{Desk, Ended, Item, Job, Window, archive};
+use crate::schema;
+use crate::spool::Spool;
+
+/// What `record` tells us.
+#[derive(Debug)]
+pub enum Message {
+    Accepted(Vec<Item>),
+    /// The ends of these are durable.
+    Committed(Vec<Seq>),
+    /// Nothing new will be accepted.
+    NoMore,
+}
+
+/// An end on its way into the ledger and then to the shelf.
+#[derive(Debug)]
+pub struct Ending {
+    finish: Option<Finish>,
+    pub request: archive::Request,
+}
+
+impl Ending {
+    pub fn take_finish(&mut self) -> Finish {
+        self.finish.take().expect("an ending is committed once")
+    }
+}
+
+/// Holds two messages for each intent in flight (accepted, committed), so `record` never waits.
+pub fn channel() -> (Sender<Message>, Receiver<Message>) {
+    bounded(2 * IN_FLIGHT_MAX + 1)
+}
+
+#[derive(Debug)]
+pub struct Stage {
+    /// Name and largest batch of each sink.
+    pub lanes: Vec<(String, usize)>,
+    pub deliverers: Vec<Sender<Vec<Job>>>,
+    pub spool: Arc<Spool>,
+    pub names: Arc<Names>,
+    pub live: Arc<Live>,
+    pub to_ledger: Sender<ToLedger>,
+}
+
+impl Stage {
+    /// Delivers again what was left, then what comes, until nothing more can come and nothing moves.
+    /// Retries that are not due yet then stay in the ledger for the next start.
+    pub fn run(
+        self,
+        left: Vec<OpenIntent>,
+        window: &Window,
+        inbox: &Receiver<Message>,
+        answers: &Receiver<deliver::Message>,
+        stopped: &Receiver<()>,
+        beat: &Beat,
+    ) -> Result<(), Error> {
+        let mut desk = Desk::new(self.lanes.clone());
+        for open in left {
+            if let Some(item) = resumed(open, window)? {
+                desk.admit(item);
+            }
+        }
+        let mut random = Random::default();
+        let mut open = true;
+        let mut stopping = false;
+        let mut lost = false;
+        loop {
+            self.dispatch(&mut desk);
+            self.hand_on(&mut desk);
+            // After a stop, what waits for a later time is left to the next start; a batch run, which
+            // ends by itself, waits for it.
+            if !open && (desk.is_empty() || (stopping && desk.is_resting())) {
+                break;
+            }
+            let due = desk.due().map_or_else(never, crossbeam_channel::at);
+            let stop_now = if stopping { never() } else { stopped.clone() };
+            beat.idle(|| {
+                select! {
+                    recv(inbox) -> message => match message {
+                        Ok(message) => open &= take_in(&mut desk, message),
+                        // It has ended early, and with it the process: nothing can be finished.
+                        Err(_) => lost = true,
+                    },
+                    recv(answers) -> answer => match answer {
+                        Ok(deliver::Message::Answered(answered)) => {
+                            let settings = self.live.settings();
+                            desk.answered(answered, &settings, Instant::now(), || random.next());
+                        }
+                        Ok(deliver::Message::Wake { lane, seq }) => desk.wake(lane, seq),
+                        Err(_) => lost = true,
+                    },
+                    recv(stop_now) -> _ => stopping = true,
+                    recv(due) -> _ => {}
+                }
+            });
+            if lost {
+                break;
+            }
+            // Take what else is there before deciding: batches grow under load.
+            for message in inbox.try_iter() {
+                open &= take_in(&mut desk, message);
+            }
+        }
+        if !desk.is_empty() {
+            debug!(intents = desk.len(), "left to the next start");
+        }
+        drop(self.deliverers);
+        let _ = self.to_ledger.send(ToLedger::NoMoreFinishes);
+        Ok(())
+    }
+
+    fn dispatch(&self, desk: &mut Desk) {
+        let settings = self.live.settings();
+        for (lane, to_sink) in self.deliverers.iter().enumerate() {
+            let batch = desk.next_batch(lane, &settings, Instant::now());
+            if !batch.is_empty() {
+                // Never waits: the sink has answered its last batch.
+                let _ = to_sink.send(batch);
+            }
+        }
+    }
+
+    fn hand_on(&self, desk: &mut Desk) {
+        let progress = desk.take_progress();
+        if !progress.is_empty() {
+            let _ = self.to_ledger.send(ToLedger::Progress(progress));
+        }
+        let ended = desk.take_ended(now());
+        if !ended.is_empty() {
+            let endings = ended.into_iter().map(|ended| self.ending(ended)).collect();
+            let _ = self.to_ledger.send(ToLedger::Finish(endings));
+        }
+    }
+
+    fn ending(&self, ended: Ended) -> Ending {
+        let Ended { item, mut finished, reached } = ended;
+        let Item { record, claim, token, .. } = item;
+        if claim.is_some() {
+            let shelf = archive::shelf(finished.outcome);
+            let plan: ArchivePlan = self.names.plan(&self.spool, shelf, &record.file);
+            finished.archived_as = Some(plan.name(record.seq));
+        }
+        let seq = record.seq;
+        let request = archive::request(record, claim, &finished, token);
+        Ending { finish: Some(Finish { seq, finished, reached }), request }
+    }
+}
+
+/// Takes in a message; `false` when nothing more will be accepted.
+fn take_in(desk: &mut Desk, message: Message) -> bool {
+    match message {
+        Message::Accepted(items) => items.into_iter().for_each(|item| desk.admit(item)),
+        Message::Committed(seqs) => desk.committed(&seqs),
+        Message::NoMore => return false,
+    }
+    true
+}
+
+/// An accepted intent of an earlier leader, from its row alone.
+fn resumed(open: OpenIntent, window: &Window) -> Result<Option<Item>, Error> {
+    let Some(document) = open.document else { return Ok(None) };
+    let damaged = |_| {
+        Error::Ledger(crate::ledger::Error::Damaged { row: format!("intents {}", open.record.seq) })
+    };
+    let intent = schema::reread(&document).map_err(damaged)?;
+    Ok(Some(Item {
+        claim: open.claim,
+        intent: Arc::new(intent),
+        token: window.force(document.len()),
+        document: document.into(),
+        progress: open.progress,
+        resumed: true,
+        record: open.record,
+    }))
+}
+
+/// Jitter for retries: spread is all that is asked of it. xorshift64, seeded by the hasher's keys.
+struct Random(u64);
+
+impl Default for Random {
+    fn default() -> Self {
+        Random(RandomState::new().build_hasher().finish() | 1)
+    }
+}
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}

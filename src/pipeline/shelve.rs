@@ -1,0 +1,175 @@
+//! The thread that archives: directories show what the ledger already has.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded};
+use tracing::{info, warn};
+
+use crate::ledger::{ArchivePlan, OpenIntent};
+use crate::limits::IN_FLIGHT_MAX;
+use crate::model::{FileName, Record, Seq};
+use crate::pipeline::heartbeat::Beat;
+use crate::pipeline::{Error, ToLedger};
+use crate::processor::{Window, archive};
+use crate::spool::{Shelf, Spool};
+
+/// One sync makes all that was archived since the last one durable. Until then the ledger keeps the
+/// intents open, so all that waiting costs is repeated work after a crash.
+const SYNC_EVERY: Duration = Duration::from_secs(5);
+
+/// So many intents are not left open for longer, however fast they come.
+const SYNC_AT: usize = 4096;
+
+/// How often an archive step that failed is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Holds one request for each intent in flight, so `record` never waits.
+pub fn channel() -> (Sender<archive::Request>, Receiver<archive::Request>) {
+    bounded(IN_FLIGHT_MAX)
+}
+
+/// Archive names that are planned and not yet used, so that two intents never plan the same.
+#[derive(Debug, Default)]
+pub struct Names {
+    planned: Mutex<HashSet<(Shelf, Vec<u8>)>>,
+}
+
+impl Names {
+    /// Plans under which name a file will be archived.
+    pub fn plan(&self, spool: &Spool, shelf: Shelf, file: &FileName) -> ArchivePlan {
+        let safe = file.safe();
+        let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+        // If the directory cannot be asked, the name with the seq is right in any case.
+        let taken = planned.contains(&(shelf, safe.clone().into_bytes()))
+            || spool.is_taken(shelf, safe.as_bytes()).unwrap_or(true);
+        if !taken {
+            planned.insert((shelf, safe.clone().into_bytes()));
+        }
+        ArchivePlan { safe, taken }
+    }
+
+    fn used(&self, shelf: Shelf, name: &[u8]) {
+        let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+        planned.remove(&(shelf, name.to_vec()));
+    }
+}
+
+#[derive(Debug)]
+pub struct Stage {
+    pub spool: Arc<Spool>,
+    pub names: Arc<Names>,
+    pub to_ledger: Sender<ToLedger>,
+    /// Gets each final record; its reader drains it.
+    pub records: Option<Sender<Record>>,
+}
+
+impl Stage {
+    /// Archives what was left, then what comes, until `record` closes the shelf; then syncs.
+    pub fn run(
+        self,
+        left: Vec<OpenIntent>,
+        window: &Window,
+        requests: &Receiver<archive::Request>,
+        beat: &Beat,
+    ) -> Result<(), Error> {
+        let mut unsynced = Unsynced::default();
+        for request in left.into_iter().filter_map(|open| repeated(open, window)) {
+            self.archive(request, &mut unsynced, beat);
+        }
+        loop {
+            let message = match unsynced.due() {
+                Some(due) => beat.idle(|| requests.recv_deadline(due)),
+                None => beat.idle(|| requests.recv().map_err(RecvTimeoutError::from)),
+            };
+            match message {
+                Ok(request) => self.archive(request, &mut unsynced, beat),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if unsynced.is_due(Instant::now()) {
+                self.sync(&mut unsynced)?;
+            }
+        }
+        self.sync(&mut unsynced)
+    }
+
+    /// Archives one intent, however long it takes: its outcome is in the ledger and only shown here.
+    fn archive(&self, request: archive::Request, unsynced: &mut Unsynced, beat: &Beat) {
+        let mut failed = false;
+        while let Err(error) = archive::archive(&self.spool, &request) {
+            if !failed {
+                let error = &error as &dyn std::error::Error;
+                warn!(seq = request.record.seq.0, error, "not archived yet; trying again");
+            }
+            failed = true;
+            let _ = beat.idle(|| after(RETRY).recv());
+        }
+        let archive::Request { record, archived_as, token, .. } = request;
+        if let Some(name) = &archived_as {
+            self.names.used(archive::shelf(record.outcome), name);
+        }
+        tell(&record);
+        unsynced.add(record.seq);
+        if let Some(records) = &self.records {
+            let _ = records.send(record);
+        }
+        drop(token);
+    }
+
+    fn sync(&self, unsynced: &mut Unsynced) -> Result<(), Error> {
+        let seqs = unsynced.take();
+        if seqs.is_empty() {
+            return Ok(());
+        }
+        self.spool.sync_archive().map_err(Error::Spool)?;
+        let _ = self.to_ledger.send(ToLedger::Archived(seqs));
+        Ok(())
+    }
+}
+
+/// Archived intents that no sync covers yet.
+#[derive(Debug, Default)]
+struct Unsynced {
+    seqs: Vec<Seq>,
+    since: Option<Instant>,
+}
+
+impl Unsynced {
+    fn add(&mut self, seq: Seq) {
+        self.seqs.push(seq);
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.since.map(|since| since + SYNC_EVERY)
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.seqs.len() >= SYNC_AT || self.due().is_some_and(|due| due <= now)
+    }
+
+    fn take(&mut self) -> Vec<Seq> {
+        self.since = None;
+        std::mem::take(&mut self.seqs)
+    }
+}
+
+/// The last step of an intent that an earlier leader finished.
+fn repeated(open: OpenIntent, window: &Window) -> Option<archive::Request> {
+    let finished = open.finished?;
+    Some(archive::request(open.record, open.claim, &finished, window.force(0)))
+}
+
+/// One line an intent.
+fn tell(record: &Record) {
+    let target = record.intent.as_ref().map(|intent| format!("{}/{}", intent.namespace, intent.target));
+    let seq = record.seq.0;
+    let outcome = record.outcome.as_str();
+    let code = record.code.map(|code| code.as_str());
+    let seconds = record.end_to_end_seconds;
+    let file = record.file.to_string();
+    let reason = if record.outcome.is_success() { None } else { record.message.as_deref() };
+    info!(seq, file, target, outcome, code, reason, duration_seconds = seconds, "intent finished");
+}

@@ -1,0 +1,168 @@
+//! The thread that takes documents in: from the inbox, or from the operands of `batch`.
+
+mod inbox;
+mod operand;
+mod submission;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use tracing::warn;
+
+pub use inbox::{InboxOptions, Until};
+pub use operand::Operand;
+pub use submission::{Admission, Submission};
+
+use crate::intake::{Intake, Judged, Reading, Taken};
+use crate::model::{Code, FileKind, Mode};
+use crate::pipeline::heartbeat::Beat;
+use crate::pipeline::shelve::Names;
+use crate::pipeline::{Error, Event, Lead, Live, ToLedger, now};
+use crate::processor::{Token, Window};
+use crate::spool::{Claim, Shelf, Spool};
+use crate::watch::Collector;
+
+/// A claim that could not be read is looked at again this soon, and less and less often.
+const HELD_FIRST: Duration = Duration::from_millis(5);
+const HELD_MAX: Duration = Duration::from_secs(1);
+
+/// Where documents come from.
+#[derive(Debug)]
+pub enum Source {
+    Inbox(InboxOptions),
+    Operands(Vec<Operand>),
+}
+
+#[derive(Debug)]
+pub struct Stage {
+    pub spool: Arc<Spool>,
+    pub names: Arc<Names>,
+    pub intake: Intake,
+    pub live: Arc<Live>,
+    pub window: Arc<Window>,
+    pub to_ledger: Sender<ToLedger>,
+    pub lead: Arc<Lead>,
+    pub collector: Collector,
+    pub woken: Receiver<()>,
+    pub stopped: Receiver<()>,
+    pub events: Sender<Event>,
+    pub settle_quiet: Duration,
+    pub leases: bool,
+}
+
+/// A claim in `work/` that has to be looked at again.
+#[derive(Debug)]
+struct Held {
+    claimed_as: Vec<u8>,
+    /// What was seen last; without leases it must be the same twice.
+    seen: Option<crate::model::Fingerprint>,
+    due: Instant,
+    looks: u32,
+}
+
+impl Held {
+    fn wait(mut self, now: Instant) -> Self {
+        self.due = now + HELD_FIRST.saturating_mul(1 << self.looks.min(16)).min(HELD_MAX);
+        self.looks += 1;
+        self
+    }
+}
+
+impl Stage {
+    /// Takes in until told to stop, or until the source is exhausted. First come the claims that an
+    /// earlier leader left unread.
+    pub fn run(self, source: Source, unread: Vec<Vec<u8>>, beat: &Beat) -> Result<(), Error> {
+        let now = Instant::now();
+        let held = unread
+            .into_iter()
+            .map(|claimed_as| Held { claimed_as, seen: None, due: now, looks: 0 })
+            .collect();
+        let to_ledger = self.to_ledger.clone();
+        match source {
+            Source::Inbox(options) => inbox::run(self, options, held, beat)?,
+            Source::Operands(operands) => operand::run(&self, operands, held, beat)?,
+        }
+        let _ = to_ledger.send(ToLedger::NoMoreAccepts);
+        Ok(())
+    }
+
+    /// Reads and judges claims and hands them to the ledger, in their order; those that are not
+    /// settled after all are put to `held`.
+    fn submit(&self, group: Vec<(Taken, Token)>, mode: Mode, held: &mut VecDeque<Held>) {
+        let (takens, tokens): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        let rules = self.live.rules();
+        let readings = self.intake.read(&self.spool, &rules, &takens);
+        let mut submissions = Vec::with_capacity(takens.len());
+        for ((taken, reading), token) in takens.into_iter().zip(readings).zip(tokens) {
+            match reading {
+                Reading::Judged(judged) => {
+                    submissions.push(self.submission(taken.claim, judged, mode, token));
+                }
+                Reading::Unsettled => held.push_back(again(taken.claim)),
+                Reading::Failed(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(file = %taken.claim.file, error, "claim not read yet; trying again");
+                    held.push_back(again(taken.claim));
+                }
+            }
+        }
+        if !submissions.is_empty() {
+            let _ = self.to_ledger.send(ToLedger::Accept(submissions));
+        }
+    }
+
+    fn submission(&self, claim: Claim, judged: Judged, mode: Mode, token: Token) -> Submission {
+        let plan = |shelf| self.names.plan(&self.spool, shelf, &claim.file);
+        let archive = judged.verdict.is_err().then(|| plan(Shelf::Failed));
+        let file = claim.file.clone();
+        Submission::new(file, Some(claim.claimed_as), judged, archive, mode, now(), token)
+    }
+
+    /// Takes up held claims that are due, as far as there is room for them.
+    fn held_group(
+        &self,
+        held: &mut VecDeque<Held>,
+        now: Instant,
+    ) -> Vec<(Taken, Token)> {
+        let mut group = Vec::new();
+        for _ in 0..held.len().min(crate::limits::GROUP_MAX) {
+            let Some(next) = held.pop_front() else { break };
+            if next.due > now {
+                held.push_back(next);
+                continue;
+            }
+            match self.spool.reclaim(&next.claimed_as) {
+                Ok(None) => {}
+                Ok(Some((claim, sighting))) => {
+                    if !self.leases && next.seen != Some(claim.print) {
+                        let due = now + self.settle_quiet;
+                        held.push_back(Held { seen: Some(claim.print), due, ..next });
+                        continue;
+                    }
+                    let refused = match sighting.kind {
+                        FileKind::Symlink => Some(Code::Symlink),
+                        FileKind::Special | FileKind::Directory => Some(Code::NotAFile),
+                        FileKind::Regular if sighting.links > 1 => Some(Code::HardLink),
+                        FileKind::Regular => None,
+                    };
+                    // It is in flight already, whatever the window says.
+                    let token = self.window.force(claim.print.len as usize);
+                    group.push((Taken { claim, owner: sighting.owner, refused }, token));
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(error, "claim not taken up yet; trying again");
+                    held.push_back(next.wait(now));
+                }
+            }
+        }
+        group
+    }
+}
+
+fn again(claim: Claim) -> Held {
+    let now = Instant::now();
+    Held { claimed_as: claim.claimed_as, seen: None, due: now, looks: 0 }.wait(now)
+}

@@ -1,0 +1,429 @@
+//! Decides what happens to accepted intents: who goes out, what answers mean, who has ended.
+//!
+//! Invariants: one intent of a target is out at a time, at all sinks together; an intent that was
+//! handed to any sink is never superseded; an intent ends once, when every sink has a final answer;
+//! its target stays busy until that end is committed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::compose::{self, Package, compose};
+use crate::ledger::{Finished, Progress};
+use crate::model::{Code, Digest, Outcome, Receipt, Rejection, Seq, TargetKey, Timestamp};
+use crate::processor::item::{Item, Job};
+use crate::processor::lane::{Answered, Lane};
+use crate::retry;
+use crate::sequence::{Sequence, Waiting};
+use crate::sink::{Answer, Confirmation, Fault, Retry};
+
+/// What the site's configuration says about delivering; swapped as a whole on a reload.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub compose: compose::Settings,
+    pub retry: retry::Policy,
+}
+
+/// An intent that has ended and is to be committed as such.
+#[derive(Debug)]
+pub struct Ended {
+    pub item: Item,
+    /// All but the archived name, which depends on what lies in the archive.
+    pub finished: Finished,
+    pub reached: Vec<(String, TargetKey, Digest)>,
+}
+
+/// The state of everything between acceptance and end.
+#[derive(Debug)]
+pub struct Desk {
+    sequence: Sequence,
+    waiting: HashMap<Seq, Item>,
+    flights: HashMap<Seq, Flight>,
+    lanes: Vec<Lane>,
+    ended: Vec<End>,
+    progress: Vec<Progress>,
+    /// Ended and handed out, not yet committed; the key is there if its target is busy with it.
+    ending: HashMap<Seq, Option<TargetKey>>,
+}
+
+#[derive(Debug)]
+struct Flight {
+    item: Item,
+    package: Arc<Package>,
+    states: Vec<State>,
+}
+
+/// Where one sink is with one intent.
+#[derive(Debug)]
+enum State {
+    /// Not final: queued, out, waiting for a retry, or pending at `step`.
+    Underway { attempts: u32, spent: Duration, since: Instant, step: Option<String> },
+    /// Confirmed, or given up if the receipt carries a code.
+    Final(Receipt),
+}
+
+#[derive(Debug)]
+struct End {
+    item: Item,
+    package: Option<Arc<Package>>,
+    outcome: Outcome,
+    code: Code,
+    message: String,
+    superseded_by: Option<Seq>,
+    receipts: Vec<Receipt>,
+}
+
+impl Desk {
+    /// A desk for these sinks, each with the largest batch that it takes.
+    pub fn new(sinks: impl IntoIterator<Item = (String, usize)>) -> Self {
+        Desk {
+            sequence: Sequence::default(),
+            waiting: HashMap::new(),
+            flights: HashMap::new(),
+            lanes: sinks.into_iter().map(|(name, max)| Lane::new(name, max)).collect(),
+            ended: Vec::new(),
+            progress: Vec::new(),
+            ending: HashMap::new(),
+        }
+    }
+
+    /// Takes in an accepted intent. Seqs must rise.
+    pub fn admit(&mut self, item: Item) {
+        let seq = item.record.seq;
+        let superseded = self.sequence.push(Waiting {
+            seq,
+            key: item.intent.key(),
+            priority: item.intent.priority(),
+            bytes: item.document.len(),
+            started: item.resumed,
+        });
+        self.waiting.insert(seq, item);
+        for older in superseded {
+            let item = self.waiting.remove(&older).expect("what waits is at the desk");
+            self.ending.insert(older, None);
+            self.ended.push(End {
+                item,
+                package: None,
+                outcome: Outcome::Superseded,
+                code: Code::Superseded,
+                message: format!("intent {seq} for the same target came before this one started"),
+                superseded_by: Some(seq),
+                receipts: Vec::new(),
+            });
+        }
+    }
+
+    /// The next batch for a sink that is free; empty when there is nothing for it now.
+    pub fn next_batch(&mut self, lane: usize, settings: &Settings, now: Instant) -> Vec<Job> {
+        if self.lanes[lane].out {
+            return Vec::new();
+        }
+        self.lanes[lane].wake(now);
+        for seq in self.sequence.take(self.lanes[lane].room()) {
+            self.start(seq, settings, now);
+        }
+        let flights = &self.flights;
+        let batch = self.lanes[lane].take(|seq| flights[&seq].item.document.len());
+        batch.into_iter().map(|seq| self.job(lane, seq, now)).collect()
+    }
+
+    /// Takes in what a sink has answered; `random` gives the jitter of the next delay.
+    pub fn answered(
+        &mut self,
+        answered: Answered,
+        settings: &Settings,
+        now: Instant,
+        mut random: impl FnMut() -> u64,
+    ) {
+        let lane = answered.lane;
+        self.lanes[lane].out = false;
+        for (seq, answer) in answered.answers {
+            self.settle(lane, seq, answer, settings, now, random());
+            self.end_if_final(seq);
+        }
+    }
+
+    /// A sink says that a pending delivery is worth a look now.
+    pub fn wake(&mut self, lane: usize, seq: Seq) {
+        self.lanes[lane].wake_one(seq);
+    }
+
+    /// What has ended since the last call, to be committed.
+    pub fn take_ended(&mut self, finished_at: Timestamp) -> Vec<Ended> {
+        let names: Vec<String> = self.lanes.iter().map(|lane| lane.name.clone()).collect();
+        let complete = |end: End| {
+            let reached = match (&end.package, end.outcome) {
+                (Some(package), _) => {
+                    let confirmed = names.iter().zip(&end.receipts);
+                    confirmed
+                        .filter(|(_, receipt)| receipt.code.is_none())
+                        .map(|(name, _)| (name.clone(), end.item.intent.key(), package.digest))
+                        .collect()
+                }
+                (None, _) => Vec::new(),
+            };
+            let finished = Finished {
+                outcome: end.outcome,
+                code: end.code,
+                message: end.message,
+                superseded_by: end.superseded_by,
+                finished_at,
+                archived_as: None,
+                violations: Vec::new(),
+                receipts: end.receipts,
+            };
+            Ended { item: end.item, finished, reached }
+        };
+        std::mem::take(&mut self.ended).into_iter().map(complete).collect()
+    }
+
+    /// What has to be kept of deliveries that are under way, since the last call.
+    pub fn take_progress(&mut self) -> Vec<Progress> {
+        std::mem::take(&mut self.progress)
+    }
+
+    /// The ends of these intents are durable: their targets are free.
+    pub fn committed(&mut self, seqs: &[Seq]) {
+        for seq in seqs {
+            if let Some(Some(key)) = self.ending.remove(seq) {
+                self.sequence.release(&key);
+            }
+        }
+    }
+
+    /// When a retry or a pending delivery is due next.
+    pub fn due(&self) -> Option<Instant> {
+        self.lanes.iter().filter(|lane| !lane.out).filter_map(Lane::due).min()
+    }
+
+    /// Whether nothing is left at all.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.flights.is_empty() && self.ending.is_empty()
+    }
+
+    /// Whether nothing moves: all that is left waits for a later time or for such an intent.
+    pub fn is_resting(&self) -> bool {
+        self.ending.is_empty()
+            && self.sequence.is_idle()
+            && self.lanes.iter().all(Lane::is_idle)
+    }
+
+    /// How many intents have not ended.
+    pub fn len(&self) -> usize {
+        self.waiting.len() + self.flights.len()
+    }
+
+    fn start(&mut self, seq: Seq, settings: &Settings, now: Instant) {
+        let item = self.waiting.remove(&seq).expect("what the sequence holds is at the desk");
+        match compose(&item.intent, &settings.compose) {
+            Ok(package) => {
+                let states = self.lanes.iter().map(|lane| resume(&lane.name, &item, now)).collect();
+                let flight = Flight { item, package: Arc::new(package), states };
+                for (lane, state) in self.lanes.iter_mut().zip(&flight.states) {
+                    if matches!(state, State::Underway { .. }) {
+                        lane.push(seq);
+                    }
+                }
+                self.flights.insert(seq, flight);
+                self.end_if_final(seq);
+            }
+            Err(Rejection { code, message, .. }) => {
+                self.ending.insert(seq, Some(item.intent.key()));
+                self.ended.push(End {
+                    item,
+                    package: None,
+                    outcome: Outcome::Parked,
+                    code,
+                    message,
+                    superseded_by: None,
+                    receipts: Vec::new(),
+                });
+            }
+        }
+    }
+
+    fn job(&self, lane: usize, seq: Seq, now: Instant) -> Job {
+        let flight = &self.flights[&seq];
+        let (step, attempts, spent) = match &flight.states[lane] {
+            State::Underway { attempts, spent, since, step } => {
+                (step.clone(), *attempts, *spent + now.duration_since(*since))
+            }
+            State::Final(receipt) => (None, receipt.attempts, Duration::ZERO),
+        };
+        Job {
+            seq,
+            intent: Arc::clone(&flight.item.intent),
+            document: Arc::clone(&flight.item.document),
+            file: flight.item.record.file.safe(),
+            package: Arc::clone(&flight.package),
+            step,
+            attempts,
+            spent_ms: spent.as_millis() as u64,
+        }
+    }
+
+    /// Moves one sink's state of one intent on by an answer.
+    fn settle(
+        &mut self,
+        lane: usize,
+        seq: Seq,
+        answer: Answer,
+        settings: &Settings,
+        now: Instant,
+        random: u64,
+    ) {
+        let sink = self.lanes[lane].name.clone();
+        let Some(flight) = self.flights.get_mut(&seq) else { return };
+        let State::Underway { attempts, spent, since, step } = &mut flight.states[lane] else {
+            return;
+        };
+        let elapsed = *spent + now.duration_since(*since);
+        let several = flight.states.len() > 1;
+        let mut kept = Progress {
+            seq,
+            sink,
+            attempts: *attempts,
+            spent_ms: elapsed.as_millis() as u64,
+            step: step.clone(),
+            receipt: None,
+        };
+        match answer {
+            Answer::Pending { step: reached, again } => {
+                *step = Some(reached.0.clone());
+                kept.step = Some(reached.0);
+                self.lanes[lane].wait(seq, now + again);
+                self.progress.push(kept);
+            }
+            Answer::Done(confirmation) => {
+                let receipt = confirmed(kept.sink.clone(), *attempts + 1, confirmation);
+                flight.states[lane] = State::Final(receipt.clone());
+                if several {
+                    // The others may take long: a restart must not deliver here again.
+                    kept.receipt = Some(receipt);
+                    self.progress.push(kept);
+                }
+            }
+            Answer::Failed(fault) => {
+                *attempts += 1;
+                kept.attempts = *attempts;
+                match next_try(&fault, &settings.retry, *attempts, elapsed, random) {
+                    Some(delay) => {
+                        self.lanes[lane].wait(seq, now + delay);
+                    }
+                    None => {
+                        let receipt = given_up(kept.sink.clone(), *attempts, fault);
+                        flight.states[lane] = State::Final(receipt.clone());
+                        kept.receipt = Some(receipt);
+                    }
+                }
+                if several || kept.receipt.is_none() {
+                    self.progress.push(kept);
+                }
+            }
+        }
+    }
+
+    fn end_if_final(&mut self, seq: Seq) {
+        let is_final = |flight: &Flight| {
+            flight.states.iter().all(|state| matches!(state, State::Final(_)))
+        };
+        if !self.flights.get(&seq).is_some_and(is_final) {
+            return;
+        }
+        let Flight { item, package, states } =
+            self.flights.remove(&seq).expect("it was looked up just now");
+        let receipts: Vec<Receipt> = states
+            .into_iter()
+            .filter_map(|state| match state {
+                State::Final(receipt) => Some(receipt),
+                State::Underway { .. } => None,
+            })
+            .collect();
+        // Nothing of a delivery that has ended is worth keeping: the end says it all.
+        self.progress.retain(|progress| progress.seq != seq);
+        let (outcome, code, message) = sum_up(&receipts);
+        self.ending.insert(seq, Some(item.intent.key()));
+        self.ended.push(End {
+            item,
+            package: Some(package),
+            outcome,
+            code,
+            message,
+            superseded_by: None,
+            receipts,
+        });
+    }
+}
+
+/// A sink's state of an intent as the ledger has it.
+fn resume(sink: &str, item: &Item, now: Instant) -> State {
+    let fresh = State::Underway { attempts: 0, spent: Duration::ZERO, since: now, step: None };
+    let Some(kept) = item.progress.iter().find(|progress| progress.sink == sink) else {
+        return fresh;
+    };
+    match &kept.receipt {
+        Some(receipt) => State::Final(receipt.clone()),
+        None => State::Underway {
+            attempts: kept.attempts,
+            spent: Duration::from_millis(kept.spent_ms),
+            since: now,
+            step: kept.step.clone(),
+        },
+    }
+}
+
+fn next_try(
+    fault: &Fault,
+    policy: &retry::Policy,
+    attempts: u32,
+    spent: Duration,
+    random: u64,
+) -> Option<Duration> {
+    match fault.retry {
+        Retry::Never => None,
+        Retry::Later => policy.delay(attempts, spent, random),
+        Retry::After(least) => Some(policy.delay(attempts, spent, random)?.max(least)),
+    }
+}
+
+fn confirmed(sink: String, attempts: u32, confirmation: Confirmation) -> Receipt {
+    Receipt {
+        sink,
+        location: Some(confirmation.location),
+        unchanged: confirmation.unchanged,
+        attempts,
+        code: None,
+        message: None,
+        further: confirmation.further,
+    }
+}
+
+fn given_up(sink: String, attempts: u32, fault: Fault) -> Receipt {
+    Receipt {
+        sink,
+        location: None,
+        unchanged: false,
+        attempts,
+        code: Some(fault.code),
+        message: Some(fault.message),
+        further: Default::default(),
+    }
+}
+
+/// The outcome of an intent from its sinks' receipts.
+fn sum_up(receipts: &[Receipt]) -> (Outcome, Code, String) {
+    let said = |receipt: &Receipt| {
+        let what = receipt.message.as_deref().or(receipt.location.as_deref()).unwrap_or_default();
+        format!("{}: {what}", receipt.sink)
+    };
+    if let Some(code) = receipts.iter().find_map(|receipt| receipt.code) {
+        let parked = receipts.iter().filter(|receipt| receipt.code.is_some());
+        return (Outcome::Parked, code, parked.map(said).collect::<Vec<_>>().join("; "));
+    }
+    let places = receipts.iter().map(said).collect::<Vec<_>>().join("; ");
+    if receipts.iter().all(|receipt| receipt.unchanged) {
+        (Outcome::Unchanged, Code::Unchanged, format!("already as wanted at {places}"))
+    } else {
+        (Outcome::Delivered, Code::Delivered, format!("delivered to {places}"))
+    }
+}

@@ -1,0 +1,31 @@
+//! Sorts what a killed leader left, before anything new is taken.
+
+use std::collections::HashSet;
+
+use crate::ledger::OpenIntent;
+use crate::spool::claim_order;
+
+/// What recovery has to do.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Claimed, but not in the ledger: to be read anew, in the order of the claims.
+    pub unread: Vec<Vec<u8>>,
+    /// Accepted and not finished: to be delivered again, oldest first.
+    pub undelivered: Vec<OpenIntent>,
+    /// Finished and perhaps not archived: the last step again, oldest first.
+    pub unarchived: Vec<OpenIntent>,
+}
+
+/// Sorts the open rows of the ledger and the names in `work/`.
+pub fn sort(open: Vec<OpenIntent>, mut claimed: Vec<Vec<u8>>) -> Left {
+    let known: HashSet<Vec<u8>> = open.iter().filter_map(|intent| intent.claim.clone()).collect();
+    claimed.retain(|name| !known.contains(name));
+    // What is no claim of ours (put there by hand) comes last, by name; it is judged like any file.
+    claimed.sort_by(|a, b| {
+        let order = |name: &[u8]| claim_order(name).unwrap_or((u64::MAX, u64::MAX));
+        order(a).cmp(&order(b)).then_with(|| a.cmp(b))
+    });
+    let (unarchived, undelivered) =
+        open.into_iter().partition(|intent| intent.finished.is_some());
+    Left { unread: claimed, undelivered, unarchived }
+}

@@ -1,0 +1,126 @@
+//! The end of a file: its reason, its status, and its place in `processed/` or `failed/`.
+
+use std::fs::File;
+use std::io::Write;
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::model::{FileName, derived};
+use crate::spool::{Directory, Error, Shelf, Spool};
+
+/// Where a document ended up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Archived {
+    /// Under the name that was planned.
+    AsPlanned,
+    /// Somebody had put another file there: under this name.
+    Elsewhere(Vec<u8>),
+    /// The claim is not in `work/`: it was moved before a crash, or taken away by hand.
+    Gone,
+}
+
+impl Spool {
+    /// Whether the name is in use in `processed/` or `failed/`.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be asked.
+    pub fn is_taken(&self, shelf: Shelf, name: &[u8]) -> Result<bool, Error> {
+        let shelf = self.shelf(shelf);
+        match rustix::fs::accessat(
+            &shelf.fd,
+            name,
+            rustix::fs::Access::EXISTS,
+            AtFlags::SYMLINK_NOFOLLOW,
+        ) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(source) => Err(Error::List { path: shelf.path.clone(), source: source.into() }),
+        }
+    }
+
+    /// Writes `status/<name>` whole or not at all; an older one is replaced.
+    ///
+    /// # Errors
+    ///
+    /// Writing or renaming failed; nothing is visible.
+    pub fn write_status(&self, name: &[u8], text: &[u8]) -> Result<(), Error> {
+        write_whole(&self.status, name, text)
+    }
+
+    /// Writes `failed/<name>` (a reason) whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Spool::write_status`].
+    pub fn write_reason(&self, name: &[u8], text: &[u8]) -> Result<(), Error> {
+        write_whole(&self.failed, name, text)
+    }
+
+    /// Moves a claim to its place. Nothing is ever overwritten: if the planned name has come into
+    /// use, `spare` is taken. Safe to repeat.
+    ///
+    /// # Errors
+    ///
+    /// The rename failed; the claim is still in `work/`.
+    pub fn archive(
+        &self,
+        claimed_as: &[u8],
+        shelf: Shelf,
+        planned: &[u8],
+        spare: &[u8],
+    ) -> Result<Archived, Error> {
+        let shelf = self.shelf(shelf);
+        let moved = |name: &[u8]| {
+            let flags = RenameFlags::NOREPLACE;
+            rustix::fs::renameat_with(&self.work.fd, claimed_as, &shelf.fd, name, flags)
+        };
+        let failed = |source: Errno| Error::Archive {
+            name: FileName::new(claimed_as),
+            path: shelf.path.clone(),
+            source: source.into(),
+        };
+        match moved(planned) {
+            Ok(()) => Ok(Archived::AsPlanned),
+            Err(Errno::NOENT) => Ok(Archived::Gone),
+            Err(Errno::EXIST) => match moved(spare) {
+                Ok(()) => Ok(Archived::Elsewhere(spare.to_vec())),
+                Err(source) => Err(failed(source)),
+            },
+            Err(source) => Err(failed(source)),
+        }
+    }
+
+    /// Makes all that was archived so far durable.
+    ///
+    /// # Errors
+    ///
+    /// The sync failed: never try again, stop.
+    pub fn sync_archive(&self) -> Result<(), Error> {
+        rustix::fs::syncfs(&self.status.fd)
+            .map_err(|source| Error::Sync { path: self.status.path.clone(), source: source.into() })
+    }
+}
+
+/// Writes under a temporary name first, so that a reader finds all of the file or none.
+fn write_whole(directory: &Directory, name: &[u8], text: &[u8]) -> Result<(), Error> {
+    let path = || directory.path.join(FileName::new(name).as_os_str());
+    let failed = |source: std::io::Error| Error::Write { path: path(), source };
+    let temporary = derived(".", name, ".tmp");
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o640);
+    let fd = rustix::fs::openat(&directory.fd, temporary.as_slice(), flags, mode)
+        .map_err(|source| failed(source.into()))?;
+    let written = File::from(fd).write_all(text);
+    let renamed = written.and_then(|()| {
+        rustix::fs::renameat(&directory.fd, temporary.as_slice(), &directory.fd, name)
+            .map_err(Into::into)
+    });
+    renamed.map_err(|source| {
+        // A file that could not be completed must not be left to fill a full disk further.
+        let _ = rustix::fs::unlinkat(&directory.fd, temporary.as_slice(), AtFlags::empty());
+        failed(source)
+    })
+}

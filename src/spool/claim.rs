@@ -1,0 +1,265 @@
+//! From a name in the inbox to bytes that cannot change any more.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
+use rustix::io::Errno;
+
+use crate::model::{FileKind, FileName, Fingerprint, Sighting, derived};
+use crate::settle::{Peek, Writers};
+use crate::spool::look::sighting;
+use crate::spool::{Directory, Error, Inbox, Spool};
+use crate::sys;
+
+/// No intent is shorter: below this a file is read to tell blank ones from half ones.
+const SHORTEST_INTENT: usize = 64;
+
+/// A file of the inbox that was opened and looked at.
+#[derive(Debug)]
+pub struct Candidate {
+    pub sighting: Sighting,
+    pub peek: Peek,
+    fd: File,
+}
+
+/// A file in `work/`. The claim promises nothing: only the ledger does.
+#[derive(Debug)]
+pub struct Claim {
+    /// The name in `work/`.
+    pub claimed_as: Vec<u8>,
+    /// The name in the inbox.
+    pub file: FileName,
+    pub print: Fingerprint,
+    /// Open for reading; absent where reading is not allowed, or makes no sense.
+    fd: Option<File>,
+}
+
+/// What reading a claim gave.
+#[derive(Debug)]
+pub enum Content {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// More than the limit; nothing more than that was read.
+    TooLarge,
+    /// Somebody still writes, or has written while we read: not settled after all.
+    Unsettled,
+    /// We may not read it.
+    Unreadable,
+}
+
+impl Inbox {
+    /// Opens a regular file of the inbox and looks at it, without blocking and without following
+    /// anything. `None` when it is gone or no regular file any more: look again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Look`] with `EACCES` when we may not read it; other failures are ours.
+    pub fn open_candidate(
+        &self,
+        name: &FileName,
+        leases: bool,
+    ) -> Result<Option<Candidate>, Error> {
+        let look = |source: Errno| Error::Look { name: name.clone(), source: source.into() };
+        let fd = match open_beneath(&self.directory, name.as_bytes()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::XDEV) => return Ok(None),
+            Err(source) => return Err(look(source)),
+        };
+        let sighting = sight_open(&fd, name).map_err(look)?;
+        if sighting.kind != FileKind::Regular || sighting.links == 0 {
+            return Ok(None);
+        }
+        let writers = if leases { writers_of(&fd) } else { Writers::Unknown };
+        let blank = match sighting.print.len {
+            0 => true,
+            len if len < SHORTEST_INTENT as u64 => is_blank(&fd),
+            _ => false,
+        };
+        Ok(Some(Candidate { sighting, peek: Peek { writers, blank }, fd }))
+    }
+
+    /// Moves a candidate into `work/` under the number `n` of the epoch. `None` when the name has
+    /// meanwhile come to mean another file, which then is left where it is.
+    ///
+    /// # Errors
+    ///
+    /// The rename failed; the file is still in the inbox.
+    pub fn claim(
+        &self,
+        candidate: Candidate,
+        spool: &Spool,
+        epoch: u64,
+        n: u64,
+    ) -> Result<Option<Claim>, Error> {
+        let Candidate { sighting, fd, .. } = candidate;
+        let Some(mut claim) = self.claim_unopened(&sighting, spool, epoch, n)? else {
+            return Ok(None);
+        };
+        claim.fd = Some(fd);
+        Ok(Some(claim))
+    }
+
+    /// Like [`Inbox::claim`] for what is not opened: links, devices, files we may not read.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn claim_unopened(
+        &self,
+        sighting: &Sighting,
+        spool: &Spool,
+        epoch: u64,
+        n: u64,
+    ) -> Result<Option<Claim>, Error> {
+        let file = sighting.name.clone();
+        let claimed_as = derived(&format!("{epoch}.{n}."), file.as_bytes(), "");
+        let claimed = |source: Errno| Error::Claim { name: file.clone(), source: source.into() };
+        match rename(&self.directory, file.as_bytes(), &spool.work, &claimed_as) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(None),
+            Err(source) => return Err(claimed(source)),
+        }
+        let now = sight_at(&spool.work, &claimed_as, &file).map_err(claimed)?;
+        if (now.print.device, now.print.inode) != (sighting.print.device, sighting.print.inode) {
+            // Swapped in between. It goes back if its name is still free; if not, it waits in
+            // `work/` and is looked at again like a claim that a killed leader left.
+            return match rename(&spool.work, &claimed_as, &self.directory, file.as_bytes()) {
+                Ok(()) => Ok(None),
+                Err(Errno::EXIST) => {
+                    Ok(Some(Claim { claimed_as, file, print: now.print, fd: None }))
+                }
+                Err(source) => Err(claimed(source)),
+            };
+        }
+        Ok(Some(Claim { claimed_as, file, print: now.print, fd: None }))
+    }
+}
+
+impl Spool {
+    /// Takes up a claim that is in `work/` already; `None` when it is gone.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be looked at.
+    pub fn reclaim(&self, claimed_as: &[u8]) -> Result<Option<(Claim, Sighting)>, Error> {
+        let file = original_name(claimed_as);
+        match sight_at(&self.work, claimed_as, &file) {
+            Ok(sighting) => {
+                let claimed_as = claimed_as.to_vec();
+                let print = sighting.print;
+                Ok(Some((Claim { claimed_as, file, print, fd: None }, sighting)))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(source) => Err(Error::Look { name: file, source: source.into() }),
+        }
+    }
+
+    /// Makes the claims durable. Unsynced, a power cut would put a file back into the inbox after
+    /// its row is final, and an old 3 would run after a newer 5.
+    ///
+    /// # Errors
+    ///
+    /// The sync failed: never try again, stop.
+    pub fn sync_claims(&self) -> Result<(), Error> {
+        self.work
+            .fd
+            .sync_all()
+            .map_err(|source| Error::Sync { path: self.work.path.clone(), source })
+    }
+
+    /// Reads a claim once and whole, at most `size_max` bytes of it.
+    ///
+    /// # Errors
+    ///
+    /// Reading failed for a reason that is ours; the claim stays in `work/`.
+    pub fn read(&self, claim: &Claim, size_max: u64, leases: bool) -> Result<Content, Error> {
+        let read = |source: std::io::Error| Error::Read { name: claim.file.clone(), source };
+        let reopened;
+        let fd = match &claim.fd {
+            Some(fd) => fd,
+            None => match open_beneath(&self.work, &claim.claimed_as) {
+                Ok(fd) => {
+                    reopened = fd;
+                    &reopened
+                }
+                Err(Errno::ACCESS | Errno::PERM) => return Ok(Content::Unreadable),
+                Err(source) => return Err(read(source.into())),
+            },
+        };
+        // Under its new name nobody can open it by the old one: free now is free for ever.
+        if leases && writers_of(fd) == Writers::Some {
+            return Ok(Content::Unsettled);
+        }
+        let before = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
+        if before.len > size_max {
+            return Ok(Content::TooLarge);
+        }
+        let mut bytes = Vec::with_capacity(before.len as usize + 1);
+        let from = fd;
+        from.take(size_max + 1).read_to_end(&mut bytes).map_err(read)?;
+        let after = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
+        if before != after || bytes.len() as u64 != before.len {
+            return Ok(Content::Unsettled);
+        }
+        Ok(Content::Whole(bytes))
+    }
+
+    /// Whether leases can be had on files that we own here; producers' files need CAP_LEASE too.
+    pub fn leases_work(&self) -> bool {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let probe = rustix::fs::openat(&self.work.fd, c".", flags, Mode::RUSR | Mode::WUSR);
+        // Our own probe is open for writing, so "somebody writes" is the answer that shows it works.
+        probe.is_ok_and(|fd| sys::someone_writes(&fd).is_ok())
+    }
+}
+
+/// The epoch and number that a name in `work/` begins with; `None` for what is no claim.
+pub fn claim_order(claimed_as: &[u8]) -> Option<(u64, u64)> {
+    let mut parts = claimed_as.splitn(3, |byte| *byte == b'.');
+    let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse().ok();
+    Some((number()?, number()?))
+}
+
+fn original_name(claimed_as: &[u8]) -> FileName {
+    FileName::new(claimed_as.splitn(3, |byte| *byte == b'.').nth(2).unwrap_or(claimed_as))
+}
+
+fn open_beneath(directory: &Directory, name: &[u8]) -> Result<File, Errno> {
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
+    rustix::fs::openat2(&directory.fd, name, flags, Mode::empty(), resolve).map(File::from)
+}
+
+fn rename(from: &Directory, old: &[u8], to: &Directory, new: &[u8]) -> Result<(), Errno> {
+    rustix::fs::renameat_with(&from.fd, old, &to.fd, new, RenameFlags::NOREPLACE)
+}
+
+fn sight_open(fd: &File, name: &FileName) -> Result<Sighting, Errno> {
+    let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+    Ok(sighting(name.clone(), &stat))
+}
+
+fn sight_at(directory: &Directory, name: &[u8], shown: &FileName) -> Result<Sighting, Errno> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let stat = rustix::fs::statx(&directory.fd, name, flags, StatxFlags::BASIC_STATS)?;
+    Ok(sighting(shown.clone(), &stat))
+}
+
+fn writers_of(fd: &File) -> Writers {
+    match sys::someone_writes(fd) {
+        Ok(true) => Writers::Some,
+        Ok(false) => Writers::None,
+        Err(_) => Writers::Unknown,
+    }
+}
+
+fn is_blank(fd: &File) -> bool {
+    let mut start = [0; SHORTEST_INTENT];
+    fd.read_at(&mut start, 0).is_ok_and(|read| start[..read].trim_ascii().is_empty())
+}

@@ -1,0 +1,53 @@
+//! The file that ties a spool to its ledger, so that a ledger restored from an old copy is noticed.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spool::Error;
+
+/// Which ledger the spool belongs to, and the newest epoch that led on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Marker {
+    pub ledger_id: String,
+    pub epoch: u64,
+}
+
+impl Marker {
+    /// Reads the marker; `None` while there is none.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is not of our form.
+    pub fn read(path: &Path) -> Result<Option<Self>, Error> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|_| Error::MarkerForm {
+                path: path.to_owned(),
+                found: text.chars().take(80).flat_map(char::escape_default).collect(),
+            }),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Marker { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Writes the marker and makes it durable before it returns.
+    ///
+    /// # Errors
+    ///
+    /// Writing or syncing failed; the old marker stands, or the new one.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        let text = serde_json::to_string(self).expect("a string and a number always serialise");
+        let temporary = path.with_extension("tmp");
+        let failed = |source| Error::Write { path: path.to_owned(), source };
+        let mut file = File::create(&temporary).map_err(failed)?;
+        file.write_all(format!("{text}\n").as_bytes()).map_err(failed)?;
+        let synced = |source| Error::Sync { path: path.to_owned(), source };
+        file.sync_all().map_err(synced)?;
+        std::fs::rename(&temporary, path).map_err(failed)?;
+        let parent = path.parent().unwrap_or(Path::new("."));
+        File::open(parent).and_then(|directory| directory.sync_all()).map_err(synced)
+    }
+}
