@@ -6,3 +6,4 @@ pub mod compose;
 pub mod limits;
 pub mod model;
 pub mod sink;
+pub mod sys;

@@ -3,6 +3,10 @@
 //! The trait carries quick local sinks and slow, remote, resumable ones alike. A sink is owned by
 //! one thread; sinks know nothing of each other, of the ledger or of the inbox.
 
+pub mod exec;
+pub mod package;
+pub mod stdout;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -44,8 +48,11 @@ pub trait Sink: Send + fmt::Debug {
     ///
     /// [`Fatal`] says that this process must not go on; the batch is delivered again by whoever
     /// leads next.
-    fn deliver(&mut self, batch: &[Delivery<'_>], context: &Context<'_>)
-    -> Result<Vec<Answer>, Fatal>;
+    fn deliver(
+        &mut self,
+        batch: &[Delivery<'_>],
+        context: &Context<'_>,
+    ) -> Result<Vec<Answer>, Fatal>;
 }
 
 /// One package on its way to one sink.
@@ -73,6 +80,12 @@ pub struct Context<'a> {
     pub waker: &'a Waker,
     /// When an answer is due for all of the batch.
     pub deadline: Instant,
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
 }
 
 /// Knows whether this process still leads.
