@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::model::{Code, Digest, FileName, Intent, Rejection};
+use crate::model::{Code, Digest, Intent, Rejection};
 use crate::schema::{NameRule, Policy, Schema};
 use crate::spool::{self, Claim, Content, Spool};
 
@@ -97,11 +97,7 @@ impl Intake {
     }
 
     /// Judges documents that were read already (operands of `batch`), in order.
-    pub fn judge(
-        &self,
-        rules: &Arc<Rules>,
-        group: Vec<Result<Vec<u8>, Rejection>>,
-    ) -> Vec<Judged> {
+    pub fn judge(&self, rules: &Arc<Rules>, group: Vec<Result<Vec<u8>, Rejection>>) -> Vec<Judged> {
         let one = |read| match read {
             Ok(bytes) => judge(rules, bytes),
             Err(rejection) => refused(rejection),

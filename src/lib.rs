@@ -4,7 +4,6 @@
 
 pub mod batch;
 pub mod compose;
-pub mod config;
 pub mod intake;
 pub mod leader;
 pub mod ledger;

@@ -1,37 +1,124 @@
-//! The few system calls that no library wraps safely. The only place with `unsafe`.
+//! The few system calls that no safe crate offers; the only module with `unsafe`.
 
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
-/// Whether any process has the file open for writing, mapped writable included.
+/// Signals whose default action ends the process although the call that raised them also reports
+/// an error (SIGXFSZ), or although they only tell that somebody wants to write (SIGIO).
+const IGNORED: [libc::c_int; 2] = [libc::SIGIO, libc::SIGXFSZ];
+
+/// Ignores the signals that would end this process for no reason of its own.
 ///
-/// The kernel grants a read lease only on a file that nobody writes; the lease is given back at
-/// once, since a writer that comes while it is held would be blocked.
+/// SIGIO comes when a lease is broken in the moment in which [`lease_is_free`] holds it, SIGXFSZ
+/// when a file passes `ulimit -f`. SIGPIPE is ignored by the Rust runtime already.
 ///
 /// # Errors
 ///
-/// Leases cannot be had on this file: it is not ours and we lack CAP_LEASE, or its filesystem has
-/// none.
-pub fn someone_writes(file: impl AsFd) -> io::Result<bool> {
-    let fd = file.as_fd().as_raw_fd();
-    // SAFETY: F_SETLEASE takes an integer and touches no memory of ours; the fd is borrowed.
-    let set = unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) };
-    if set == -1 {
-        let error = io::Error::last_os_error();
-        return if error.raw_os_error() == Some(libc::EAGAIN) { Ok(true) } else { Err(error) };
+/// The kernel does not let a signal be ignored.
+pub fn ignore_signals() -> io::Result<()> {
+    for signal in IGNORED {
+        // SAFETY: SIG_IGN installs no handler, so no code of ours runs in a signal's context.
+        if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
     }
-    // SAFETY: as above.
-    unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) };
-    Ok(false)
+    Ok(())
 }
 
-/// Ignores the signals whose default would kill the daemon in the middle of its work: SIGIO, which
-/// announces a lease that somebody wants, and SIGXFSZ, which a file size limit sends with EFBIG.
-pub fn ignore_deadly_signals() {
-    for signal in [libc::SIGIO, libc::SIGXFSZ] {
-        // SAFETY: SIG_IGN installs no handler of ours, so there is nothing to be async-signal-safe.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
+/// Tells whether nobody has the file open for writing, under any of its names, mappings included.
+///
+/// The descriptor has to be open for reading only. The lease that answers the question is let go
+/// at once: while it is held, whoever opens the file for writing waits.
+///
+/// # Errors
+///
+/// The kernel does not say: the file is not ours and CAP_LEASE is missing (EACCES), or the
+/// filesystem has no leases (EINVAL, ENOLCK, EOPNOTSUPP).
+pub fn lease_is_free(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let set = |lease: libc::c_int| {
+        // SAFETY: the descriptor is open for the whole call, and F_SETLEASE takes an int.
+        match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    match set(libc::F_RDLCK) {
+        Ok(()) => set(libc::F_UNLCK).map(|()| true),
+        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the child of this command die when the thread that spawns it ends, however it ends.
+///
+/// Spawn it from a thread that outlives it. The signals of [`ignore_signals`] are given their
+/// default action back in the child, which would inherit that they are ignored.
+pub fn die_with_parent(command: &mut Command) {
+    let parent = std::process::id();
+    let set_up = move || {
+        // SAFETY: these calls are async-signal-safe and touch no memory of the parent.
+        unsafe {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have died before the call above: then nobody is left to kill us.
+            if u32::try_from(libc::getppid()) != Ok(parent) {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            for signal in IGNORED {
+                if libc::signal(signal, libc::SIG_DFL) == libc::SIG_ERR {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure allocates nothing, takes no lock and calls async-signal-safe functions.
+    unsafe {
+        command.pre_exec(set_up);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_free_once_its_last_writer_has_closed_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let writer = File::create(&path).unwrap();
+        let reader = File::open(&path).unwrap();
+        assert!(!lease_is_free(reader.as_fd()).unwrap());
+        drop(writer);
+        assert!(lease_is_free(reader.as_fd()).unwrap());
+        assert!(lease_is_free(reader.as_fd()).unwrap(), "the lease is not held between two calls");
+        OpenOptions::new().append(true).open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_has_no_lease() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = File::open(dir.path()).unwrap();
+        assert!(lease_is_free(dir.as_fd()).is_err());
+    }
+
+    #[test]
+    fn a_child_dies_with_the_thread_that_spawned_it() {
+        let child = std::thread::spawn(|| {
+            let mut command = Command::new("sleep");
+            command.arg("600");
+            die_with_parent(&mut command);
+            command.spawn().unwrap()
+        });
+        let status = child.join().unwrap().wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
     }
 }

@@ -196,8 +196,7 @@ impl Writer {
 fn accept(connection: &Connection, epoch: u64, acceptance: &Acceptance) -> rusqlite::Result<Seq> {
     let seq = row::insert_intent(connection, epoch, acceptance)?;
     if let Verdict::Rejected { rejection, archive } = &acceptance.verdict {
-        let finished =
-            Finished::rejected(seq, rejection, archive.as_ref(), acceptance.received_at);
+        let finished = Finished::rejected(seq, rejection, archive.as_ref(), acceptance.received_at);
         row::insert_outcome(connection, seq, &finished)?;
     }
     Ok(seq)

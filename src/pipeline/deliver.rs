@@ -19,7 +19,10 @@ use crate::sink::{Context, Delivery, Fatal, Journal, Sink, Step, Waker};
 pub enum Message {
     Answered(Answered),
     /// A pending delivery is worth a look now.
-    Wake { lane: usize, seq: Seq },
+    Wake {
+        lane: usize,
+        seq: Seq,
+    },
 }
 
 /// Answers are at most one a sink; the rest is for wakes, which are hints: a full channel drops
@@ -107,7 +110,8 @@ impl Journal for LedgerJournal<'_> {
             receipt: None,
         };
         let (durable, waits) = bounded(1);
-        let lost = |source: Box<dyn std::error::Error + Send + Sync>| Fatal::Journal { seq, source };
+        let lost =
+            |source: Box<dyn std::error::Error + Send + Sync>| Fatal::Journal { seq, source };
         self.to_ledger
             .send(ToLedger::Step(progress, durable))
             .map_err(|_| lost("the ledger's thread has ended".into()))?;

@@ -29,9 +29,8 @@ pub use take::{InboxOptions, Operand, Source, Until};
 
 use crate::model::{FileName, Record, Seq};
 use crate::processor::{Settings, Window};
-use crate::spool::Spool;
 use crate::watch::Collector;
-use crate::{intake, leader, ledger, sink, spool, watch};
+use crate::{intake, leader, ledger, sink, spool};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -7,14 +7,13 @@ use crossbeam_channel::{Receiver, Sender, after, bounded};
 use tracing::{error, info, warn};
 
 use crate::batch::Room;
-use crate::ledger::{self, Acceptance, ArchivePlan, Changes, Finish, Finished, Verdict, Writer};
-use crate::limits::GROUP_BYTES_MAX;
-use crate::model::{Outcome, Record, Seq};
+use crate::ledger::{Changes, Writer};
+use crate::limits::{GROUP_BYTES_MAX, GROUP_MAX};
+use crate::model::Seq;
 use crate::pipeline::heartbeat::Beat;
-use crate::pipeline::take::Submission;
+use crate::pipeline::take::{Admission, Submission};
 use crate::pipeline::{Error, ToLedger, process};
-use crate::processor::{Item, archive};
-use crate::{limits, pipeline};
+use crate::processor::archive;
 
 /// Messages that may wait; a stage that sends more waits itself, which is the backpressure.
 const QUEUE: usize = 64;
@@ -76,7 +75,10 @@ impl Stage {
                 Err(error) if error.is_full() => {
                     if !paused {
                         let error = &error as &dyn std::error::Error;
-                        warn!(error, "the ledger's disk is full; nothing new is accepted until there is room");
+                        warn!(
+                            error,
+                            "the ledger's disk is full; nothing new is accepted until there is room"
+                        );
                     }
                     paused = true;
                     let _ = beat.idle(|| after(ROOM_RETRY).recv());
@@ -141,10 +143,12 @@ fn gather(held: &mut VecDeque<ToLedger>) -> (Changes, Owed) {
     let mut changes = Changes::default();
     let mut owed = Owed::default();
     // Twice the group: a group that is being accepted and one that is being finished go together.
-    let mut room = Room::new(2 * limits::GROUP_MAX, 2 * GROUP_BYTES_MAX);
+    let mut room = Room::new(2 * GROUP_MAX, 2 * GROUP_BYTES_MAX);
     while let Some(message) = held.front() {
         let fits = match message {
-            ToLedger::Accept(group) => group.iter().all(|submission| room.takes(submission.bytes())),
+            ToLedger::Accept(group) => {
+                group.iter().all(|submission| room.takes(submission.bytes()))
+            }
             ToLedger::Finish(endings) => endings.iter().all(|_| room.takes(0)),
             _ => true,
         };

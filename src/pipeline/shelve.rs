@@ -1,6 +1,6 @@
 //! The thread that archives: directories show what the ledger already has.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -164,7 +164,8 @@ fn repeated(open: OpenIntent, window: &Window) -> Option<archive::Request> {
 
 /// One line an intent.
 fn tell(record: &Record) {
-    let target = record.intent.as_ref().map(|intent| format!("{}/{}", intent.namespace, intent.target));
+    let target =
+        record.intent.as_ref().map(|intent| format!("{}/{}", intent.namespace, intent.target));
     let seq = record.seq.0;
     let outcome = record.outcome.as_str();
     let code = record.code.map(|code| code.as_str());

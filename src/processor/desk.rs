@@ -203,9 +203,7 @@ impl Desk {
 
     /// Whether nothing moves: all that is left waits for a later time or for such an intent.
     pub fn is_resting(&self) -> bool {
-        self.ending.is_empty()
-            && self.sequence.is_idle()
-            && self.lanes.iter().all(Lane::is_idle)
+        self.ending.is_empty() && self.sequence.is_idle() && self.lanes.iter().all(Lane::is_idle)
     }
 
     /// How many intents have not ended.
@@ -274,11 +272,11 @@ impl Desk {
     ) {
         let sink = self.lanes[lane].name.clone();
         let Some(flight) = self.flights.get_mut(&seq) else { return };
+        let several = flight.states.len() > 1;
         let State::Underway { attempts, spent, since, step } = &mut flight.states[lane] else {
             return;
         };
         let elapsed = *spent + now.duration_since(*since);
-        let several = flight.states.len() > 1;
         let mut kept = Progress {
             seq,
             sink,
@@ -324,9 +322,8 @@ impl Desk {
     }
 
     fn end_if_final(&mut self, seq: Seq) {
-        let is_final = |flight: &Flight| {
-            flight.states.iter().all(|state| matches!(state, State::Final(_)))
-        };
+        let is_final =
+            |flight: &Flight| flight.states.iter().all(|state| matches!(state, State::Final(_)));
         if !self.flights.get(&seq).is_some_and(is_final) {
             return;
         }

@@ -25,7 +25,6 @@ pub fn sort(open: Vec<OpenIntent>, mut claimed: Vec<Vec<u8>>) -> Left {
         let order = |name: &[u8]| claim_order(name).unwrap_or((u64::MAX, u64::MAX));
         order(a).cmp(&order(b)).then_with(|| a.cmp(b))
     });
-    let (unarchived, undelivered) =
-        open.into_iter().partition(|intent| intent.finished.is_some());
+    let (unarchived, undelivered) = open.into_iter().partition(|intent| intent.finished.is_some());
     Left { unread: claimed, undelivered, unarchived }
 }

@@ -3,6 +3,10 @@
 //! The trait carries quick local sinks and slow, remote, resumable ones alike. A sink is owned by
 //! one thread; sinks know nothing of each other, of the ledger or of the inbox.
 
+pub mod exec;
+pub mod package;
+pub mod stdout;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -81,6 +85,12 @@ pub struct Context<'a> {
     pub waker: &'a Waker,
     /// When an answer is due for all of the batch.
     pub deadline: Instant,
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
 }
 
 /// Knows whether this process still leads.

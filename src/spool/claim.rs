@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
@@ -211,7 +212,7 @@ impl Spool {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let probe = rustix::fs::openat(&self.work.fd, c".", flags, Mode::RUSR | Mode::WUSR);
         // Our own probe is open for writing, so "somebody writes" is the answer that shows it works.
-        probe.is_ok_and(|fd| sys::someone_writes(&fd).is_ok())
+        probe.is_ok_and(|fd| sys::lease_is_free(fd.as_fd()).is_ok())
     }
 }
 
@@ -252,9 +253,9 @@ fn sight_at(directory: &Directory, name: &[u8], shown: &FileName) -> Result<Sigh
 }
 
 fn writers_of(fd: &File) -> Writers {
-    match sys::someone_writes(fd) {
-        Ok(true) => Writers::Some,
-        Ok(false) => Writers::None,
+    match sys::lease_is_free(fd.as_fd()) {
+        Ok(true) => Writers::None,
+        Ok(false) => Writers::Some,
         Err(_) => Writers::Unknown,
     }
 }

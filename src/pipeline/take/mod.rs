@@ -121,11 +121,7 @@ impl Stage {
     }
 
     /// Takes up held claims that are due, as far as there is room for them.
-    fn held_group(
-        &self,
-        held: &mut VecDeque<Held>,
-        now: Instant,
-    ) -> Vec<(Taken, Token)> {
+    fn held_group(&self, held: &mut VecDeque<Held>, now: Instant) -> Vec<(Taken, Token)> {
         let mut group = Vec::new();
         for _ in 0..held.len().min(crate::limits::GROUP_MAX) {
             let Some(next) = held.pop_front() else { break };

@@ -42,7 +42,10 @@ impl Operand {
                 .and_then(|file| file.take(size_bytes_max + 1).read_to_end(&mut bytes)),
         };
         if let Err(error) = read {
-            return Err(Rejection::of_file(Code::Unreadable, format!("it cannot be read: {error}")));
+            return Err(Rejection::of_file(
+                Code::Unreadable,
+                format!("it cannot be read: {error}"),
+            ));
         }
         match intake::oversize(bytes.len() as u64, size_bytes_max) {
             Some(rejection) => Err(rejection),

@@ -1,0 +1,290 @@
+//! Keeps one kpt package a target below a directory: the default sink, which needs nothing else.
+//!
+//! A package is staged as a whole directory, made durable, and put in place by one rename under the
+//! fence, so that a reader finds the old one or the new one. What stands there and is not ours is
+//! never touched.
+//!
+//! Invariant: a rename happens only while the packages directory is locked and the fence holds; a
+//! `Done` is given only after the syncs that make it last.
+//! Not here: what is ours (`standing`), staging and retirement (`slots`), waiting (`lock`).
+
+mod lock;
+mod slots;
+mod standing;
+mod tree;
+
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{
+    Access, AtFlags, RenameFlags, StatVfsMountFlags, accessat, fstatvfs, renameat_with, statat,
+};
+use rustix::io::Errno;
+
+use crate::model::Code;
+use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, Seal, Sink};
+
+use lock::Lock;
+use slots::{Slot, Slots};
+use standing::{Identity, Standing, look};
+use tree::Tree;
+
+pub use tree::Error;
+
+/// Keeps packages below one directory.
+#[derive(Debug)]
+pub struct Package {
+    name: String,
+    tree: Tree,
+    slots: Slots,
+    lock: Lock,
+}
+
+/// What one delivery needs.
+enum Plan {
+    Answered(Answer),
+    /// It stands there already, but nobody has seen to it that it lasts.
+    Sync,
+    Publish {
+        slot: Slot,
+        replaces: Option<Identity>,
+    },
+}
+
+/// How an attempt to publish ended.
+enum Published {
+    /// The slot is the package now, and holds what it replaced, if anything.
+    Yes,
+    /// Nothing has changed for good, and the slot is as it was.
+    No(Fault),
+    /// The slot was visible for a moment.
+    TakenBack(Fault),
+}
+
+impl Package {
+    /// Opens the directory and creates what is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says which directory cannot be used.
+    pub fn open(name: String, dir: &Path) -> Result<Self, Error> {
+        let tree = Tree::open(dir)?;
+        Ok(Package { name, tree, slots: Slots::new(), lock: Lock::default() })
+    }
+}
+
+impl Sink for Package {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn probe(&mut self) -> Result<(), Fault> {
+        if !self.tree.is_in_place() {
+            return Err(self.unavailable("is not there any more"));
+        }
+        let need = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+        accessat(&self.tree.dir, c".", need, AtFlags::EACCESS)
+            .map_err(|error| self.unavailable(&format!("cannot be written: {error}")))?;
+        let about = fstatvfs(&self.tree.dir)
+            .map_err(|error| self.unavailable(&format!("cannot be asked for room: {error}")))?;
+        if about.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Err(self.unavailable("lies on a filesystem that is mounted read-only"));
+        }
+        if about.f_bavail == 0 {
+            return Err(self.unavailable("lies on a filesystem that is full"));
+        }
+        Ok(())
+    }
+
+    fn seal(&self, wait: Duration) -> Result<Option<Seal>, Fatal> {
+        let failed = |source| Fatal::Lock { path: self.tree.path.clone(), source };
+        let locked = Lock::default().acquire(&self.tree.dir, Instant::now() + wait);
+        match locked.map_err(failed)? {
+            Some(directory) => Ok(Some(Seal { _directory: directory })),
+            None => Err(failed(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        batch: &[Delivery<'_>],
+        context: &Context<'_>,
+    ) -> Result<Vec<Answer>, Fatal> {
+        if let Err(fault) = self.settle_in() {
+            return Ok(batch.iter().map(|_| Answer::Failed(fault.clone())).collect());
+        }
+        self.slots.sweep(&self.tree.staging, Instant::now());
+        let mut names = HashSet::new();
+        let mut plans: Vec<Plan> = Vec::with_capacity(batch.len());
+        for delivery in batch {
+            let fresh = names.insert(delivery.package.name.as_str());
+            plans.push(match self.plan(delivery, fresh, context.deadline) {
+                Ok(plan) => plan,
+                Err(fault) => Plan::Answered(Answer::Failed(fault)),
+            });
+        }
+        if plans.iter().any(|plan| !matches!(plan, Plan::Answered(_))) {
+            self.tree.sync_staged()?;
+        }
+        self.publish(batch, plans, context)
+    }
+}
+
+impl Package {
+    /// Follows the path when the directory was replaced by the operator.
+    fn settle_in(&mut self) -> Result<(), Fault> {
+        if !self.tree.is_in_place() {
+            self.tree = Tree::open(&self.tree.path)
+                .map_err(|error| self.unavailable(&format!("cannot be used: {error}")))?;
+            self.slots = Slots::new();
+            self.lock = Lock::default();
+        }
+        Ok(())
+    }
+
+    fn plan(
+        &mut self,
+        delivery: &Delivery<'_>,
+        fresh: bool,
+        deadline: Instant,
+    ) -> Result<Plan, Fault> {
+        let package = delivery.package;
+        if !fresh {
+            let what = "is the package of another intent delivered at the same time";
+            return Err(self.conflict(&package.name, what, Retry::Never));
+        }
+        let now = Instant::now();
+        if now >= deadline {
+            return Err(self.unavailable("took too long to write"));
+        }
+        let place = |error: io::Error| {
+            self.unavailable(&format!("cannot take `{}`: {error}", package.name))
+        };
+        let old = match look(&self.tree.dir, package).map_err(place)? {
+            Standing::Nothing => None,
+            Standing::Foreign(what) => {
+                return Err(self.conflict(&package.name, &what, Retry::Never));
+            }
+            Standing::Ours(ours) if ours.equal => {
+                if delivery.last == Some(package.digest) {
+                    return Ok(Plan::Answered(self.done(&package.name, true)));
+                }
+                return Ok(Plan::Sync);
+            }
+            Standing::Ours(ours) => Some(ours),
+        };
+        let staged = self.slots.stage(&self.tree.staging, &package.files, old.as_ref(), now);
+        let slot = staged.map_err(|error| {
+            self.unavailable(&format!("cannot take `{}`: {error}", package.name))
+        })?;
+        Ok(Plan::Publish { slot, replaces: old.map(|old| old.identity) })
+    }
+
+    /// Puts in place what is staged, under lock and fence, and answers.
+    fn publish(
+        &mut self,
+        batch: &[Delivery<'_>],
+        plans: Vec<Plan>,
+        context: &Context<'_>,
+    ) -> Result<Vec<Answer>, Fatal> {
+        let needed = plans.iter().any(|plan| matches!(plan, Plan::Publish { .. }));
+        let locked = if needed {
+            let locked = self.lock.acquire(&self.tree.dir, context.deadline);
+            locked.map_err(|source| Fatal::Lock { path: self.tree.path.clone(), source })?
+        } else {
+            None
+        };
+        if locked.is_some() {
+            context.fence.check()?;
+        }
+        let mut answers = Vec::with_capacity(plans.len());
+        let mut retiring = Vec::new();
+        for (delivery, plan) in batch.iter().zip(plans) {
+            let name = delivery.package.name.as_str();
+            answers.push(match plan {
+                Plan::Answered(answer) => answer,
+                Plan::Sync => self.done(name, false),
+                Plan::Publish { slot, .. } if locked.is_none() => {
+                    self.slots.discard(slot, Instant::now());
+                    Answer::Failed(self.unavailable("was locked by another process all the time"))
+                }
+                Plan::Publish { slot, replaces } => match self.exchange(name, &slot, replaces)? {
+                    Published::Yes => {
+                        retiring.extend(replaces.map(|_| slot));
+                        self.done(name, false)
+                    }
+                    Published::No(fault) => {
+                        self.slots.discard(slot, Instant::now());
+                        Answer::Failed(fault)
+                    }
+                    Published::TakenBack(fault) => {
+                        retiring.push(slot);
+                        Answer::Failed(fault)
+                    }
+                },
+            });
+        }
+        if locked.is_some() {
+            self.tree.sync_names()?;
+        }
+        let now = Instant::now();
+        retiring.into_iter().for_each(|slot| self.slots.retire(slot, now));
+        Ok(answers)
+    }
+
+    fn exchange(
+        &self,
+        name: &str,
+        slot: &Slot,
+        replaces: Option<Identity>,
+    ) -> Result<Published, Fatal> {
+        let Tree { dir, staging, .. } = &self.tree;
+        let rename = |flags| renameat_with(staging, slot.name.as_str(), dir, name, flags);
+        let flags = if replaces.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+        // Looked at anew the next time: it may be ours as well.
+        let moved = || self.conflict(name, "was changed while it was being replaced", Retry::Later);
+        match rename(flags) {
+            Ok(()) => {}
+            Err(Errno::EXIST | Errno::NOENT) => return Ok(Published::No(moved())),
+            Err(error) => {
+                let what = format!("cannot take `{name}`: {error}");
+                return Ok(Published::No(self.unavailable(&what)));
+            }
+        }
+        let Some(replaces) = replaces else { return Ok(Published::Yes) };
+        let found = statat(staging, slot.name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+        if found.is_ok_and(|found| Identity::of(&found) == replaces) {
+            return Ok(Published::Yes);
+        }
+        // What we hold is not ours to keep; without a way back nobody may go on from here.
+        rename(RenameFlags::EXCHANGE).map_err(|source| Fatal::Sync {
+            path: self.tree.path.join(name),
+            source: source.into(),
+        })?;
+        Ok(Published::TakenBack(moved()))
+    }
+
+    fn done(&self, name: &str, unchanged: bool) -> Answer {
+        let location = self.tree.path.join(name).to_string_lossy().into_owned();
+        Answer::Done(Confirmation { location, unchanged, further: Default::default() })
+    }
+
+    fn unavailable(&self, what: &str) -> Fault {
+        Fault {
+            code: Code::SinkUnavailable,
+            message: format!("the packages directory `{}` {what}", self.tree.path.display()),
+            retry: Retry::Later,
+        }
+    }
+
+    fn conflict(&self, name: &str, what: &str, retry: Retry) -> Fault {
+        let path = self.tree.path.join(name);
+        Fault {
+            code: Code::PackageConflict,
+            message: format!("`{}` {what}; move it away, then retry", path.display()),
+            retry,
+        }
+    }
+}

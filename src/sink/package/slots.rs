@@ -1,0 +1,262 @@
+//! The directories in staging: where packages are made ready, and where replaced ones retire.
+//!
+//! A replaced directory is kept for ten seconds, since a reader may still be in it, and is then used
+//! again for a later package: its files are overwritten in place, so that replacing packages
+//! allocates and frees no inode. A directory that another process left here is never used again,
+//! only deleted: its owner may be stopped, and would write into what we publish.
+//!
+//! Invariant: nothing in here is visible, and no inode that is visible is written to.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::fs::File as FsFile;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, fchmod, fstat, linkat, mkdirat, openat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::compose::File;
+use crate::sink::package::standing::Ours;
+use crate::sink::package::tree::{DIR_MODE, FILE_MODE, names, open_dir};
+
+/// How long a reader may take for one package.
+pub const RETIREMENT: Duration = Duration::from_secs(10);
+
+/// Ripe directories kept for reuse (some 16 MiB of disk); more are deleted.
+const KEPT_MAX: usize = 1_024;
+
+/// Directories in retirement: ten seconds at twice the rate that one disk can sync.
+const RETIRED_MAX: usize = 131_072;
+
+/// Directories deleted in one call: each costs some 50 us, and a delivery must not feel it.
+const DELETED_MAX: usize = 4;
+
+/// Leftovers of other processes that are remembered at once.
+const LEFTOVERS_MAX: usize = 1_024;
+
+/// Names in one package directory: what `standing` lets pass, and our own.
+const ENTRIES_MAX: usize = 512;
+
+/// A directory in staging that no other process uses.
+#[derive(Debug)]
+pub struct Slot {
+    number: u64,
+    pub name: String,
+}
+
+/// All directories in staging.
+#[derive(Debug)]
+pub struct Slots {
+    /// Makes names distinct from those of every other process.
+    token: String,
+    next: u64,
+    /// Ours, soonest first.
+    retired: VecDeque<Retired>,
+    leftovers: Leftovers,
+}
+
+#[derive(Debug)]
+struct Retired {
+    number: u64,
+    free_at: Instant,
+}
+
+#[derive(Debug)]
+enum Leftovers {
+    /// Nobody has looked yet: only who delivers leads, and may delete.
+    Unseen,
+    Seen {
+        names: Vec<CString>,
+        more: bool,
+        free_at: Instant,
+    },
+}
+
+impl Slots {
+    pub fn new() -> Self {
+        Slots {
+            token: uuid::Uuid::now_v7().simple().to_string(),
+            next: 0,
+            retired: VecDeque::new(),
+            leftovers: Leftovers::Unseen,
+        }
+    }
+
+    /// Writes the files, and links the further ones of the package that is to be replaced.
+    ///
+    /// # Errors
+    ///
+    /// There is no room, or no right; nothing of the attempt is left in use.
+    pub fn stage(
+        &mut self,
+        staging: &OwnedFd,
+        files: &[File],
+        old: Option<&Ours>,
+        now: Instant,
+    ) -> io::Result<Slot> {
+        if self.retired.len() >= RETIRED_MAX {
+            return Err(io::Error::other("too many replaced packages are still in retirement"));
+        }
+        let (slot, dir) = self.take(staging, now)?;
+        match fill(&dir, files, old) {
+            Ok(()) => Ok(slot),
+            Err(error) => {
+                self.discard(slot, now);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes back a slot whose directory was visible until now.
+    pub fn retire(&mut self, slot: Slot, now: Instant) {
+        self.retired.push_back(Retired { number: slot.number, free_at: now + RETIREMENT });
+    }
+
+    /// Takes back a slot that was never visible.
+    pub fn discard(&mut self, slot: Slot, now: Instant) {
+        self.retired.push_front(Retired { number: slot.number, free_at: now });
+    }
+
+    /// Deletes a few of those that nobody will use again.
+    pub fn sweep(&mut self, staging: &OwnedFd, now: Instant) {
+        for _ in 0..DELETED_MAX {
+            let Some(name) = self.surplus(staging, now) else { return };
+            if let Err(error) = delete(staging, &name) {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(slot = ?name, error, "replaced package not deleted");
+            }
+        }
+    }
+
+    fn surplus(&mut self, staging: &OwnedFd, now: Instant) -> Option<CString> {
+        // They are in order, so that one look tells whether more than the first `KEPT_MAX` are ripe.
+        if self.retired.get(KEPT_MAX).is_some_and(|retired| retired.free_at <= now) {
+            let Retired { number, .. } = self.retired.pop_front()?;
+            let name = self.name(number);
+            return Some(CString::new(name).expect("a slot's name has no NUL"));
+        }
+        let prefix = self.token.as_bytes();
+        let look = || names(staging, LEFTOVERS_MAX, |name| !name.to_bytes().starts_with(prefix));
+        match &mut self.leftovers {
+            Leftovers::Unseen => {
+                let (names, more) = look().unwrap_or_default();
+                self.leftovers = Leftovers::Seen { names, more, free_at: now + RETIREMENT };
+                None
+            }
+            Leftovers::Seen { names, more, free_at } if *free_at <= now => {
+                if names.is_empty() && *more {
+                    (*names, *more) = look().unwrap_or_default();
+                }
+                names.pop()
+            }
+            Leftovers::Seen { .. } => None,
+        }
+    }
+
+    /// A ripe directory of ours, else a new one.
+    fn take(&mut self, staging: &OwnedFd, now: Instant) -> io::Result<(Slot, OwnedFd)> {
+        while self.retired.front().is_some_and(|retired| retired.free_at <= now) {
+            let Some(Retired { number, .. }) = self.retired.pop_front() else { break };
+            let slot = Slot { number, name: self.name(number) };
+            // Gone or someone else's by now: then a new one does as well.
+            let Ok(dir) = open_dir(staging, slot.name.as_str()) else { continue };
+            if is_ours(&dir)? {
+                return Ok((slot, dir));
+            }
+        }
+        let number = self.next;
+        self.next += 1;
+        let slot = Slot { number, name: self.name(number) };
+        mkdirat(staging, slot.name.as_str(), DIR_MODE)?;
+        let dir = open_dir(staging, slot.name.as_str())?;
+        Ok((slot, dir))
+    }
+
+    fn name(&self, number: u64) -> String {
+        format!("{}.{number}", self.token)
+    }
+}
+
+fn is_ours(dir: &OwnedFd) -> io::Result<bool> {
+    Ok(fstat(dir)?.st_uid == rustix::process::geteuid().as_raw())
+}
+
+fn fill(dir: &OwnedFd, files: &[File], old: Option<&Ours>) -> io::Result<()> {
+    let about = fstat(dir)?;
+    if about.st_mode & 0o777 != DIR_MODE.as_raw_mode() {
+        fchmod(dir, DIR_MODE)?;
+    }
+    let kept = |name: &[u8]| files.iter().any(|file| file.name.as_bytes() == name);
+    let (foreign, _) = names(dir, ENTRIES_MAX, |name| !kept(name.to_bytes()))?;
+    for name in foreign {
+        unlinkat(dir, &name, AtFlags::empty())?;
+    }
+    for file in files {
+        write(dir, file)?;
+    }
+    for name in old.iter().flat_map(|old| &old.further) {
+        let old = old.expect("it has further files").dir.as_fd();
+        linkat(old, name, dir, name, AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Writes one file, over the one that is there if nobody else can hold it.
+fn write(dir: &OwnedFd, file: &File) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let (fd, size) = match open_own(dir, file.name, flags)? {
+        Some(found) => found,
+        None => {
+            let flags = flags | OFlags::CREATE | OFlags::EXCL;
+            (openat(dir, file.name, flags, FILE_MODE)?, 0)
+        }
+    };
+    let fd = FsFile::from(fd);
+    let mode = Mode::from_raw_mode(fstat(&fd)?.st_mode & 0o7777);
+    if mode != FILE_MODE {
+        fchmod(&fd, FILE_MODE)?;
+    }
+    fd.write_all_at(file.text.as_bytes(), 0)?;
+    if size > file.text.len() as u64 {
+        fd.set_len(file.text.len() as u64)?;
+    }
+    Ok(())
+}
+
+/// The file of that name with its size, if it is a regular one of ours with this one name; any
+/// other is unlinked.
+fn open_own(dir: &OwnedFd, name: &str, flags: OFlags) -> io::Result<Option<(OwnedFd, u64)>> {
+    match openat(dir, name, flags, Mode::empty()) {
+        Ok(fd) => {
+            let about = fstat(&fd)?;
+            let regular = FileType::from_raw_mode(about.st_mode) == FileType::RegularFile;
+            let own = about.st_uid == rustix::process::geteuid().as_raw();
+            if regular && own && about.st_nlink == 1 {
+                return Ok(Some((fd, u64::try_from(about.st_size).unwrap_or(0))));
+            }
+        }
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP | Errno::NXIO | Errno::ACCESS | Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    unlinkat(dir, name, AtFlags::empty())?;
+    Ok(None)
+}
+
+fn delete(staging: &OwnedFd, name: &CString) -> Result<(), Errno> {
+    let dir = match open_dir(staging, name) {
+        Ok(dir) => dir,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOTDIR | Errno::LOOP) => return unlinkat(staging, name, AtFlags::empty()),
+        Err(error) => return Err(error),
+    };
+    for entry in names(&dir, ENTRIES_MAX, |_| true)?.0 {
+        unlinkat(&dir, &entry, AtFlags::empty())?;
+    }
+    unlinkat(staging, name, AtFlags::REMOVEDIR)
+}
