@@ -11,12 +11,16 @@ use serde_json::Value;
 
 use crate::model::Code;
 use crate::schema::finding::Finding;
+use crate::schema::parse::Parsed;
 use crate::schema::walk::push_segment;
 use crate::schema::wording::Wrong;
 
-/// Values of a document up to which all faults are collected; in a larger one, where each of a
-/// million items could be a fault with its own path, only the first is.
+/// Values of a document up to which all its faults are collected. Of a larger one, where each of a
+/// million items could be a fault, only the first is.
 const COLLECT_VALUES_MAX: usize = 16_384;
+
+/// Bytes that the paths of all faults may take together, for the same reason.
+const COLLECT_PATH_BYTES_MAX: usize = 16 << 20;
 
 /// A schema, compiled, with its text for looking up what stands beside a broken rule.
 #[derive(Debug)]
@@ -41,15 +45,16 @@ impl Compiled {
         Ok(Compiled { validator, schema })
     }
 
-    /// Applies the schema once; `values` is how many the document has.
-    pub fn check(&self, document: &Value, values: usize, findings: &mut Vec<Finding>) {
-        if values > COLLECT_VALUES_MAX {
-            if let Err(error) = self.validator.validate(document) {
+    /// Applies the schema once.
+    pub fn check(&self, document: &Parsed, findings: &mut Vec<Finding>) {
+        let path_bytes = document.values.saturating_mul(document.key_bytes_max);
+        if document.values > COLLECT_VALUES_MAX || path_bytes > COLLECT_PATH_BYTES_MAX {
+            if let Err(error) = self.validator.validate(&document.value) {
                 self.name(&error, findings);
             }
             return;
         }
-        for error in self.validator.iter_errors(document) {
+        for error in self.validator.iter_errors(&document.value) {
             self.name(&error, findings);
         }
     }

@@ -27,7 +27,6 @@ use serde_json::Value;
 use crate::model::{Code, Intent, Rejection};
 use crate::schema::check::Compiled;
 use crate::schema::finding::{Finding, report};
-use crate::schema::parse::Parsed;
 use crate::schema::policy::check_constraints;
 
 pub use glob::Glob;
@@ -102,23 +101,23 @@ impl Schema {
     pub fn judge(&self, bytes: &[u8], policy: &Policy) -> Result<Intent, Rejection> {
         let text = std::str::from_utf8(without_bom(bytes))
             .map_err(|error| refusal::not_utf8(without_bom(bytes), error))?;
-        let Parsed { value, values, floats } = parse::parse(text).map_err(|refused| {
+        let parsed = parse::parse(text).map_err(|refused| {
             let blank = text.bytes().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
             if blank { refusal::empty() } else { refusal::unreadable(text, refused) }
         })?;
-        if let Some(kind) = other_than_object(&value) {
+        if let Some(kind) = other_than_object(&parsed.value) {
             return Err(refusal::not_object(text, kind));
         }
         let mut findings = Vec::new();
         for schema in [Some(&self.ours), self.site.as_ref()].into_iter().flatten() {
-            schema.check(&value, values, &mut findings);
+            schema.check(&parsed, &mut findings);
         }
-        if floats {
+        if parsed.floats {
             number::check(text, &mut findings);
         }
         settle(text, findings)?;
         // The schema has accepted every field. Were that ever wrong, one document must not stop us.
-        let intent = Intent::deserialize(value).map_err(|error| {
+        let intent = Intent::deserialize(parsed.value).map_err(|error| {
             let message = format!("the document cannot be converted: {error}");
             Rejection::of_file(Code::SchemaRule, character::shown(&message, MESSAGE_CHARS_MAX))
         })?;

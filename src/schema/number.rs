@@ -28,6 +28,10 @@ pub fn check(text: &str, findings: &mut Vec<Finding>) {
         if fits(number) {
             continue;
         }
+        // A pointer is as long as the keys in it: none is made for each of a million fractions.
+        if !is_integer(number) && !may_be_asked(&walk) {
+            continue;
+        }
         let pointer = walk.pointer(0);
         if !is_integer(number) && !INTEGER_FIELDS.contains(&pointer.as_str()) {
             continue;
@@ -55,6 +59,14 @@ pub fn fault(pointer: &str, number: &str) -> Code {
     } else {
         Code::SchemaMaximum
     }
+}
+
+/// Whether the current value could be a field that holds an integer, by its own key and depth.
+fn may_be_asked(walk: &Walk<'_>) -> bool {
+    walk.depth() <= 2
+        && walk.segment(0).is_some_and(|key| {
+            INTEGER_FIELDS.iter().any(|field| field.rsplit('/').next() == Some(&key))
+        })
 }
 
 fn fits(number: &str) -> bool {

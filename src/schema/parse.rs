@@ -23,6 +23,8 @@ pub struct Parsed {
     pub value: Value,
     /// Values of all kinds in it, at any depth.
     pub values: usize,
+    /// Bytes of the longest key.
+    pub key_bytes_max: usize,
     /// Some number was not written as an integer that fits 64 bits.
     pub floats: bool,
 }
@@ -51,7 +53,8 @@ pub fn parse(text: &str) -> Result<Parsed, Refused> {
             Refused { code, message: error.to_string() }
         })?;
     json.end().map_err(|error| Refused { code: Code::TrailingData, message: error.to_string() })?;
-    Ok(Parsed { value, values: seen.values.get(), floats: seen.floats.get() })
+    let (values, key_bytes_max) = (seen.values.get(), seen.key_bytes_max.get());
+    Ok(Parsed { value, values, key_bytes_max, floats: seen.floats.get() })
 }
 
 /// What the visitors of all levels have come across.
@@ -59,6 +62,7 @@ pub fn parse(text: &str) -> Result<Parsed, Refused> {
 struct Seen {
     fault: Cell<Option<Code>>,
     values: Cell<usize>,
+    key_bytes_max: Cell<usize>,
     floats: Cell<bool>,
 }
 
@@ -160,6 +164,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             if object.contains_key(&key) {
                 return Err(self.refuse(Code::DuplicateKey));
             }
+            self.seen.key_bytes_max.set(self.seen.key_bytes_max.get().max(key.len()));
             let breaks = may_break(self.depth, &key);
             let value = entries.next_value_seed(Node { breaks, ..inner })?;
             object.insert(key, value);
