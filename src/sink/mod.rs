@@ -27,6 +27,11 @@ pub trait Sink: Send + fmt::Debug {
     /// The name under `[sinks.NAME]`.
     fn name(&self) -> &str;
 
+    /// Most deliveries that are handed over at once; small where each takes long.
+    fn batch_max(&self) -> usize {
+        crate::limits::GROUP_MAX
+    }
+
     /// Tells whether the target can be reached and written, and changes nothing there.
     ///
     /// # Errors
