@@ -1,6 +1,7 @@
 //! The Kubernetes resources of a package, field by field in the order they are written.
 
 use serde::Serialize;
+use serde_saphyr::SingleQuoted;
 
 use crate::compose::text::{json, yaml};
 use crate::model::{Intent, IntentType, NephioContext};
@@ -50,6 +51,12 @@ const DETACH: Annotations = Annotations::Deletion("detach");
 /// Our name in `app.kubernetes.io/managed-by`.
 pub const MANAGED_BY: &str = "intentd";
 
+/// JSON as a YAML value: in single quotes it reads as it was written, and it has none but ASCII
+/// characters that can be printed.
+fn text(value: &impl Serialize) -> SingleQuoted<String> {
+    SingleQuoted(json(value))
+}
+
 /// The Kptfile; its description is made of checked names only.
 pub fn kptfile(package: &str, intent: &Intent) -> String {
     #[derive(Serialize)]
@@ -93,7 +100,7 @@ pub fn intent(intent: &Intent) -> String {
     #[derive(Serialize)]
     struct Data {
         #[serde(rename = "intent.json")]
-        intent: String,
+        intent: SingleQuoted<String>,
     }
     yaml(&Resource {
         api_version: "v1",
@@ -104,7 +111,7 @@ pub fn intent(intent: &Intent) -> String {
             labels: None,
             annotations: Some(LOCAL_CONFIG),
         },
-        body: Body { data: Data { intent: json(intent) } },
+        body: Body { data: Data { intent: text(intent) } },
     })
 }
 
@@ -149,9 +156,9 @@ pub fn configuration(intent: &Intent) -> String {
     #[derive(Serialize)]
     struct Data {
         #[serde(rename = "configuration.json")]
-        configuration: String,
+        configuration: SingleQuoted<String>,
     }
-    let configuration = json(&Wish {
+    let configuration = text(&Wish {
         target: &intent.target,
         replicas: intent.replicas,
         target_resources: intent.target_resources.as_deref(),

@@ -93,6 +93,11 @@ impl Sink for Exec {
         &self.name
     }
 
+    /// One: a command may take the whole time that a batch is given.
+    fn batch_max(&self) -> usize {
+        1
+    }
+
     fn probe(&mut self) -> Result<(), Fault> {
         let program = Path::new(&self.command[0]);
         if find(program).is_none() {

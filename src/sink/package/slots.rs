@@ -260,3 +260,123 @@ fn delete(staging: &OwnedFd, name: &CString) -> Result<(), Errno> {
     }
     unlinkat(staging, name, AtFlags::REMOVEDIR)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::sink::package::tree::Tree;
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        tree: Tree,
+        slots: Slots,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let tree = Tree::open(dir.path()).unwrap();
+            Bench { dir, tree, slots: Slots::new(), start: Instant::now() }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(".intentd").join(name)
+        }
+
+        fn at(&self, seconds: f64) -> Instant {
+            self.start + Duration::from_secs_f64(seconds)
+        }
+
+        fn stage(&mut self, text: &str, seconds: f64) -> Slot {
+            let files = [File { name: "Kptfile", text: text.to_owned() }];
+            self.slots.stage(&self.tree.staging, &files, None, self.at(seconds)).unwrap()
+        }
+
+        fn sweep(&mut self, seconds: f64) -> usize {
+            self.slots.sweep(&self.tree.staging, self.at(seconds));
+            fs::read_dir(self.path("")).unwrap().count()
+        }
+    }
+
+    fn inode(path: &Path) -> u64 {
+        fs::metadata(path).unwrap().ino()
+    }
+
+    #[test]
+    fn a_retired_directory_is_used_again_after_ten_seconds_and_allocates_nothing() {
+        let mut bench = Bench::new();
+        let first = bench.stage("a longer text", 0.0);
+        let name = first.name.clone();
+        let kptfile = bench.path(&name).join("Kptfile");
+        let inodes = (inode(&bench.path(&name)), inode(&kptfile));
+        fs::write(bench.path(&name).join("further"), "").unwrap();
+        bench.slots.retire(first, bench.at(1.0));
+
+        let other = bench.stage("other", 10.9);
+        assert_ne!(other.name, name);
+        assert_eq!(fs::read_to_string(&kptfile).unwrap(), "a longer text");
+        let again = bench.stage("short", 11.0);
+        assert_eq!(again.name, name);
+        assert_eq!(fs::read_to_string(&kptfile).unwrap(), "short");
+        assert_eq!((inode(&bench.path(&name)), inode(&kptfile)), inodes);
+        assert_eq!(fs::read_dir(bench.path(&name)).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_with_another_name_elsewhere_is_never_written_to() {
+        let mut bench = Bench::new();
+        let slot = bench.stage("old", 0.0);
+        let kept = bench.dir.path().join("kept");
+        fs::hard_link(bench.path(&slot.name).join("Kptfile"), &kept).unwrap();
+        bench.slots.retire(slot, bench.at(0.0));
+        let slot = bench.stage("new", 10.0);
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "old");
+        assert_eq!(fs::read_to_string(bench.path(&slot.name).join("Kptfile")).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_slot_that_was_never_visible_is_free_at_once_and_one_that_is_gone_is_replaced() {
+        let mut bench = Bench::new();
+        let slot = bench.stage("a", 0.0);
+        let name = slot.name.clone();
+        bench.slots.discard(slot, bench.at(0.0));
+        let slot = bench.stage("b", 0.0);
+        assert_eq!(slot.name, name);
+        fs::remove_dir_all(bench.path(&name)).unwrap();
+        bench.slots.discard(slot, bench.at(0.0));
+        assert_ne!(bench.stage("c", 0.0).name, name);
+    }
+
+    #[test]
+    fn leftovers_of_others_are_deleted_a_few_at_a_time_after_ten_seconds() {
+        let mut bench = Bench::new();
+        for at in 0..6 {
+            fs::create_dir(bench.path(&format!("other.{at}"))).unwrap();
+            fs::write(bench.path(&format!("other.{at}")).join("Kptfile"), "").unwrap();
+        }
+        fs::write(bench.path("stray"), "").unwrap();
+        let own = bench.stage("own", 0.0);
+        assert_eq!(bench.sweep(0.0), 8);
+        assert_eq!(bench.sweep(9.9), 8, "a reader has ten seconds");
+        assert_eq!(bench.sweep(10.0), 8 - DELETED_MAX);
+        assert_eq!(bench.sweep(10.0), 1);
+        assert!(bench.path(&own.name).exists());
+    }
+
+    #[test]
+    fn ripe_directories_beyond_the_pool_are_deleted() {
+        let mut bench = Bench::new();
+        for _ in 0..KEPT_MAX + 3 {
+            let slot = bench.stage("a", 0.0);
+            bench.slots.retire(slot, bench.at(0.0));
+        }
+        assert_eq!(bench.sweep(9.9), KEPT_MAX + 3);
+        assert_eq!(bench.sweep(10.0), KEPT_MAX);
+        assert_eq!(bench.sweep(99.0), KEPT_MAX);
+    }
+}
