@@ -1,0 +1,5 @@
+//! All integration tests, in one binary so that the crate is linked once.
+
+mod readme;
+mod systemd;
+mod tidy;
