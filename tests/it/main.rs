@@ -1,4 +1,4 @@
-//! All tests that need more than one module, in one binary.
+//! All integration tests, in one binary so that the crate is linked once.
 
 mod cases;
 mod compose;
