@@ -17,6 +17,7 @@ mod lead;
 mod process;
 mod record;
 mod shelve;
+pub mod signals;
 mod take;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -61,12 +62,18 @@ pub enum Error {
 /// What the stages tell the thread that runs them.
 #[derive(Debug)]
 pub enum Event {
+    Signal(signals::Signal),
+    /// A standby has got the lock.
+    Locked(Result<std::fs::File, leader::Error>),
     /// The leader has recovered and watches.
     Ready,
     /// The inbox is drained but for these, which are still being written.
     StillWritten(Vec<FileName>),
     /// A stage has ended.
-    Ended { stage: String, result: Result<(), Error> },
+    Ended {
+        stage: String,
+        result: Result<(), Error>,
+    },
 }
 
 /// What may change while the daemon runs.

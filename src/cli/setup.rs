@@ -1,0 +1,81 @@
+//! From the checked configuration to the parts that are started.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use crate::config::{Config, SinkKind, SinkSettings};
+use crate::intake::Rules;
+use crate::pipeline::{Claimant, Live};
+use crate::processor::Settings;
+use crate::schema::{NameRule, Schema};
+use crate::sink::exec::Exec;
+use crate::sink::package::Package;
+use crate::sink::stdout::Stdout;
+use crate::sink::{self, Sink};
+use crate::{compose, config};
+
+/// What documents are judged by.
+pub fn rules(config: &Config) -> Result<Rules> {
+    let schema = match &config.schema {
+        None => Schema::builtin(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("read site schema `{}`", path.display()))?;
+            Schema::with_site(&text)
+                .with_context(|| format!("use site schema `{}`", path.display()))?
+        }
+    };
+    Ok(Rules {
+        schema,
+        policy: config.policy.clone(),
+        names: NameRule::new(&config.intake.patterns).context("use `intake.patterns`")?,
+        owners: config.intake.owners.clone(),
+        size_bytes_max: config.intake.size_bytes_max,
+    })
+}
+
+/// What packages are composed and delivered by.
+pub fn settings(config: &Config) -> Result<Settings> {
+    if let Some(template) = &config.compose.deployment_template {
+        compose::check_template(template).context("use `compose.deployment_template`")?;
+    }
+    Ok(Settings { compose: config.compose.clone(), retry: config.retry })
+}
+
+/// The parts that a reload swaps.
+pub fn live(config: &Config) -> Result<Arc<Live>> {
+    Ok(Arc::new(Live::new(rules(config)?, settings(config)?)))
+}
+
+/// Everything that is needed to take the lead.
+pub fn claimant(config: &Config) -> Result<Claimant> {
+    let claimant = Claimant {
+        state_dir: config.state_dir.clone(),
+        layout: config.layout.clone(),
+        sinks: config.sinks.iter().map(|sink| open_sink(config, sink)).collect::<Result<_>>()?,
+        accept_restored_ledger: config.accept_restored_ledger,
+        allow_network_filesystem: config.allow_network_filesystem,
+    };
+    claimant.prepare()?;
+    Ok(claimant)
+}
+
+fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> {
+    let name = settings.name.clone();
+    let opened = || format!("open sink `{}`", settings.name);
+    Ok(match &settings.kind {
+        SinkKind::Package { dir } => Box::new(Package::open(name, dir).with_context(opened)?),
+        SinkKind::Stdout { format } => {
+            let format = match format {
+                config::StdoutFormat::Yaml => sink::stdout::Format::Yaml,
+                config::StdoutFormat::Json => sink::stdout::Format::Json,
+            };
+            Box::new(Stdout::new(name, format, std::io::stdout()))
+        }
+        SinkKind::Exec { command, dir, timeout } => {
+            let scratch = config.state_dir.join("exec").join(&settings.name);
+            Box::new(Exec::new(name, command, dir, *timeout, &scratch).with_context(opened)?)
+        }
+    })
+}
