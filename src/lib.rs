@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod compose;
+pub mod config;
 pub mod intake;
 pub mod leader;
 pub mod ledger;

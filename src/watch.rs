@@ -17,6 +17,7 @@ use tracing::warn;
 
 use crate::limits::HINTS_MAX;
 use crate::model::FileName;
+use crate::telemetry::Chain;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -125,7 +126,7 @@ fn hint(event: notify::Result<Event>, to: &Collector) {
         }
         Err(error) => {
             warn!(
-                error = &error as &dyn std::error::Error,
+                error = %Chain(&error),
                 "watching failed; looking at the whole inbox"
             );
             to.everything();

@@ -15,6 +15,11 @@ use crate::sink::stdout::Stdout;
 use crate::sink::{self, Sink};
 use crate::{compose, config};
 
+/// A setting that only shows to be wrong when it is used.
+pub fn refused(what: &str, source: anyhow::Error) -> anyhow::Error {
+    Refused { what: what.to_owned(), source }.into()
+}
+
 /// What documents are judged by.
 pub fn rules(config: &Config) -> Result<Rules> {
     let schema = match &config.schema {

@@ -3,6 +3,7 @@
 mod code;
 mod digest;
 mod intent;
+mod layout;
 mod name;
 mod record;
 mod sighting;
@@ -14,6 +15,7 @@ pub use digest::Digest;
 pub use intent::{
     Constraints, Intent, IntentType, NephioContext, PRIORITY_DEFAULT, Progress, Source, TargetKey,
 };
+pub use layout::Layout;
 pub use name::{FileName, derived};
 pub use record::{IntentSummary, Mode, Outcome, Receipt, Record, Seq};
 pub use sighting::{FileKind, Fingerprint, Sighting};

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::ledger::{self, Reader, Writer};
-use crate::model::Timestamp;
+use crate::model::{Layout, Timestamp};
 use crate::pipeline::Error;
 use crate::processor::recovery::{self, Left};
 use crate::sink::{Fatal, Fence, Sink};
-use crate::spool::{Layout, Marker, Spool};
+use crate::spool::{Marker, Spool};
 use crate::{leader, spool};
 
 /// How long an older leader that is in the middle of publishing is waited for.

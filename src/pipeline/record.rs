@@ -14,6 +14,7 @@ use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::take::{Admission, Submission};
 use crate::pipeline::{Error, ToLedger, process};
 use crate::processor::archive;
+use crate::telemetry::Chain;
 
 /// Messages that may wait; a stage that sends more waits itself, which is the backpressure.
 const QUEUE: usize = 64;
@@ -74,17 +75,15 @@ impl Stage {
                 }
                 Err(error) if error.is_full() => {
                     if !paused {
-                        let error = &error as &dyn std::error::Error;
                         warn!(
-                            error,
-                            "the ledger's disk is full; nothing new is accepted until there is room"
+                            error = %Chain(&error), "the ledger's disk is full; nothing new is accepted until there is room"
                         );
                     }
                     paused = true;
                     let _ = beat.idle(|| after(ROOM_RETRY).recv());
                 }
                 Err(error) => {
-                    error!(error = &error as &dyn std::error::Error, "the ledger failed");
+                    error!(error = %Chain(&error), "the ledger failed");
                     return Err(Error::Ledger(error));
                 }
             }

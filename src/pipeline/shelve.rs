@@ -14,6 +14,7 @@ use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::{Error, ToLedger};
 use crate::processor::{Window, archive};
 use crate::spool::{Shelf, Spool};
+use crate::telemetry::Chain;
 
 /// One sync makes all that was archived since the last one durable. Until then the ledger keeps the
 /// intents open, so all that waiting costs is repeated work after a crash.
@@ -100,8 +101,7 @@ impl Stage {
         let mut failed = false;
         while let Err(error) = archive::archive(&self.spool, &request) {
             if !failed {
-                let error = &error as &dyn std::error::Error;
-                warn!(seq = request.record.seq.0, error, "not archived yet; trying again");
+                warn!(seq = request.record.seq.0, error = %Chain(&error), "not archived yet; trying again");
             }
             failed = true;
             let _ = beat.idle(|| after(RETRY).recv());

@@ -21,19 +21,7 @@ pub use claim::{Candidate, Claim, Content, claim_order};
 pub use look::{Look, sort_by_arrival};
 pub use marker::Marker;
 
-use crate::model::FileName;
-
-/// Where the parts of the spool lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
-    pub inbox: PathBuf,
-    pub work: PathBuf,
-    pub processed: PathBuf,
-    pub failed: PathBuf,
-    pub status: PathBuf,
-    /// The file that ties the spool to its ledger.
-    pub marker: PathBuf,
-}
+use crate::model::{FileName, Layout};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -22,6 +22,7 @@ use crate::processor::Token;
 use crate::settle::{Decision, Settle};
 use crate::spool::{self, Inbox, sort_by_arrival};
 use crate::watch::Watch;
+use crate::telemetry::Chain;
 
 /// How often it is checked that the inbox's path still leads to the inbox and the lock to our lock.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -174,8 +175,7 @@ impl Taker<'_> {
         match Watch::start(&self.options.path, &self.stage.collector) {
             Ok(watch) => self.watch = Some(watch),
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                warn!(error, "no events; listing the inbox instead until there are");
+                warn!(error = %Chain(&error), "no events; listing the inbox instead until there are");
             }
         }
     }
@@ -219,8 +219,7 @@ impl Taker<'_> {
                 self.writing.retain(|name| there.contains(name));
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                warn!(error, "the inbox cannot be listed; trying again");
+                warn!(error = %Chain(&error), "the inbox cannot be listed; trying again");
                 self.rescan_at = now + RETRY;
             }
         }
@@ -241,7 +240,7 @@ impl Taker<'_> {
                     self.writing.remove(&name);
                 }
                 Err(error) => {
-                    debug!(error = &error as &dyn std::error::Error, "left to the next rescan");
+                    debug!(error = %Chain(&error), "left to the next rescan");
                 }
             }
         }
@@ -306,8 +305,7 @@ impl Taker<'_> {
         match self.try_claim(&sighting, rules, now) {
             Ok(taken) => taken,
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                warn!(file = %name, error, "not taken yet; trying again");
+                warn!(file = %name, error = %Chain(&error), "not taken yet; trying again");
                 self.look_again(name, now + RETRY);
                 None
             }
@@ -397,7 +395,7 @@ impl Taker<'_> {
                 self.arm();
                 self.stage.collector.everything();
             }
-            Err(error) => debug!(error = &error as &dyn std::error::Error, "no inbox yet"),
+            Err(error) => debug!(error = %Chain(&error), "no inbox yet"),
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ use crate::pipeline::{Error, Event, Lead, Live, ToLedger, now};
 use crate::processor::{Token, Window};
 use crate::spool::{Claim, Shelf, Spool};
 use crate::watch::Collector;
+use crate::telemetry::Chain;
 
 /// A claim that could not be read is looked at again this soon, and less and less often.
 const HELD_FIRST: Duration = Duration::from_millis(5);
@@ -102,8 +103,7 @@ impl Stage {
                 }
                 Reading::Unsettled => held.push_back(again(taken.claim)),
                 Reading::Failed(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    warn!(file = %taken.claim.file, error, "claim not read yet; trying again");
+                    warn!(file = %taken.claim.file, error = %Chain(&error), "claim not read yet; trying again");
                     held.push_back(again(taken.claim));
                 }
             }
@@ -148,8 +148,7 @@ impl Stage {
                     group.push((Taken { claim, owner: sighting.owner, refused }, token));
                 }
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    warn!(error, "claim not taken up yet; trying again");
+                    warn!(error = %Chain(&error), "claim not taken up yet; trying again");
                     held.push_back(next.wait(now));
                 }
             }

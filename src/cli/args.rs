@@ -1,0 +1,240 @@
+//! The command line as typed. Nothing here looks at the environment or at files.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::Overrides;
+
+/// Take intents out of a directory and give each exactly one outcome
+#[derive(Debug, Parser)]
+#[command(name = "intentd", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  intentd run --spool /var/spool/intentd
+  intentd validate intent-web.json
+  intentd batch --spool ./spool --state-dir ./state examples/intents
+  intentd history --outcome rejected -o wide";
+
+/// Flags of every command; each is also a key of the configuration and a variable INTENTD_*
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Configuration file [env: INTENTD_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory with inbox, work, processed, failed and status [env: INTENTD_SPOOL]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub spool: Option<String>,
+    /// Directory of the ledger and the lock [env: INTENTD_STATE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<String>,
+    /// Directory of the packages [env: INTENTD_PACKAGES]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub packages: Option<String>,
+    /// Deliver to this sink; repeatable [default: package] [env: INTENTD_SINK]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub sink: Vec<String>,
+    /// A JSON Schema of the site, applied as well as the built-in one [env: INTENTD_SCHEMA]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub schema: Option<String>,
+    /// error, warn, info, debug, trace, or a filter [env: INTENTD_LOG_LEVEL]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// auto, text, json or journald [env: INTENTD_LOG_FORMAT]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Do without file events and list the inbox instead [env: INTENTD_WATCH__POLL]
+    #[arg(long, global = true)]
+    pub poll: bool,
+    /// Accept a ledger that is another one, or older, than the spool has seen
+    #[arg(long, global = true)]
+    pub accept_restored_ledger: bool,
+    /// Form of the output
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    pub output: Option<Format>,
+    /// Say less: no progress, no summary, only errors in the log
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more; repeatable
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Show what would be delivered, and change nothing (`batch`)
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+}
+
+impl Common {
+    /// The flags that were given, as values of keys.
+    pub fn overrides(&self) -> Overrides {
+        let mut values = Vec::new();
+        let mut add = |key, value: Option<String>| values.extend(value.map(|value| (key, value)));
+        add("spool", self.spool.clone());
+        add("state_dir", self.state_dir.clone());
+        add("packages", self.packages.clone());
+        add("sink", (!self.sink.is_empty()).then(|| self.sink.join(",")));
+        add("schema", self.schema.clone());
+        add("log_format", self.log_format.clone());
+        add("watch.poll", self.poll.then(|| "true".to_owned()));
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => Some("error"),
+            (false, 0) => None,
+            (false, 1) => Some("debug"),
+            (false, _) => Some("trace"),
+        };
+        add("log_level", self.log_level.clone().or(level.map(str::to_owned)));
+        Overrides {
+            file: self.config.clone(),
+            values,
+            accept_restored_ledger: self.accept_restored_ledger,
+        }
+    }
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Wide,
+    Json,
+    /// One object a line, written as results arrive
+    Jsonl,
+    Yaml,
+    Name,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon: lead when the lock is free, stand by otherwise
+    Run,
+    /// Drain the inbox once, or deliver copies of the named documents, then end
+    #[command(after_help = "\
+Examples:
+  intentd batch
+  intentd batch intent-web.json
+  producer | intentd batch - -o jsonl")]
+    Batch {
+        /// Files, directories (not recursive) or `-` for standard input
+        #[arg(value_name = "FILE|DIR|-")]
+        operands: Vec<PathBuf>,
+    },
+    /// Check documents; no state, no side effect
+    #[command(after_help = "\
+Examples:
+  intentd validate intent-web.json
+  intentd validate -o jsonl inbox/
+  jq '.replicas = 3' intent-web.json | intentd validate -")]
+    Validate {
+        /// Files, directories (not recursive) or `-` for standard input
+        #[arg(value_name = "FILE|DIR|-", required = true)]
+        operands: Vec<PathBuf>,
+    },
+    /// Show what became of intents; works while a daemon runs, hangs or is dead
+    #[command(after_help = "\
+Examples:
+  intentd history
+  intentd history --outcome parked --since 24h -o wide
+  intentd history -o jsonl | jq .code")]
+    History {
+        /// Only the newest so many [default: 50 for table, wide and name, else all]
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+        /// Only this outcome: pending, delivered, unchanged, superseded, rejected, parked
+        #[arg(long, value_name = "OUTCOME", value_parser = outcome)]
+        outcome: Option<crate::model::Outcome>,
+        /// Only what was received within this time, such as 90s, 15m, 24h or 7d
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        since: Option<std::time::Duration>,
+    },
+    /// Print the JSON Schema of intents or of the configuration
+    Schema {
+        #[arg(default_value = "intent")]
+        which: SchemaName,
+    },
+    /// Check or show the configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print the completion script of a shell
+    Completion { shell: clap_complete::Shell },
+    /// Print the manual page, or write the pages of all commands
+    Man {
+        /// Directory to write `intentd*.1` to
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+    /// Print the version
+    Version,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SchemaName {
+    Intent,
+    Config,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check everything that a start would check, and start nothing
+    Check,
+    /// Print what holds
+    Show {
+        /// Also print where each value comes from
+        #[arg(long)]
+        origin: bool,
+    },
+}
+
+fn outcome(text: &str) -> Result<crate::model::Outcome, String> {
+    crate::model::Outcome::parse(text).ok_or_else(|| {
+        "one of pending, delivered, unchanged, superseded, rejected, parked is expected".to_owned()
+    })
+}
+
+fn time(text: &str) -> Result<std::time::Duration, String> {
+    crate::config::parse_time(text)
+        .ok_or_else(|| "a time with a unit is expected, such as 90s, 15m, 24h or 7d".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_that_is_a_key_reaches_the_configuration() {
+        let line = "intentd run --spool s --state-dir t --packages p --sink a --sink b --schema x \
+                    --log-level warn --log-format json --poll --config c --accept-restored-ledger";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let overrides = cli.common.overrides();
+        let mut set: Vec<(&str, &str)> =
+            overrides.values.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        set.sort_unstable();
+        let flags = crate::config::flags();
+        let mut keys: Vec<&str> = flags.iter().map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        assert_eq!(set.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys);
+        assert!(set.contains(&("sink", "a,b")) && set.contains(&("watch.poll", "true")));
+        assert!(overrides.accept_restored_ledger && overrides.file.is_some());
+        let command = Cli::command();
+        for (key, flag) in flags {
+            let name = format!("INTENTD_{}", key.to_uppercase().replace('.', "__"));
+            let argument = command.get_arguments().find(|arg| arg.get_long() == Some(flag)).unwrap();
+            let help = argument.get_help().unwrap().to_string();
+            assert!(help.contains(&name), "--{flag} says its variable");
+        }
+    }
+}

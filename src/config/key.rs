@@ -1,0 +1,306 @@
+//! Every key of the configuration, once: the files, the environment, the flags, the documentation
+//! and the checks are all made from this table.
+
+use crate::config::value::Form;
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// With dots between levels, as in `settle.quiet`.
+    pub path: &'static str,
+    pub form: Form,
+    /// As it would stand in the file; empty where there is none.
+    pub default: &'static str,
+    /// The command line's name for it, without dashes.
+    pub flag: Option<&'static str>,
+    /// Whether SIGHUP puts a new value in force.
+    pub live: bool,
+    /// One line, for the table and the schema.
+    pub about: &'static str,
+}
+
+impl Key {
+    /// The name in the environment.
+    pub fn variable(&self) -> String {
+        format!("INTENTD_{}", self.path.to_uppercase().replace('.', "__"))
+    }
+}
+
+const fn key(path: &'static str, form: Form, default: &'static str, about: &'static str) -> Key {
+    Key { path, form, default, flag: None, live: false, about }
+}
+
+const fn flag(
+    path: &'static str,
+    name: &'static str,
+    form: Form,
+    default: &'static str,
+    about: &'static str,
+) -> Key {
+    Key { path, form, default, flag: Some(name), live: false, about }
+}
+
+const fn live(path: &'static str, form: Form, default: &'static str, about: &'static str) -> Key {
+    Key { path, form, default, flag: None, live: true, about }
+}
+
+const fn time(min_ms: u64, max_ms: u64) -> Form {
+    Form::Time { min_ms, max_ms }
+}
+
+const SECOND: u64 = 1_000;
+const HOUR: u64 = 3_600 * SECOND;
+
+/// In the order of the documentation.
+pub const KEYS: &[Key] = &[
+    flag(
+        "spool",
+        "spool",
+        Form::Path,
+        "",
+        "directory with `inbox/`, `work/`, `processed/`, `failed/`, `status/`; default `/var/spool/intentd` for a service, below `$XDG_STATE_HOME/intentd` for a user",
+    ),
+    key("inbox", Form::Path, "", "where producers write, if not `<spool>/inbox`"),
+    key("work", Form::Path, "", "where claimed files lie, if not `<spool>/work`"),
+    key("processed", Form::Path, "", "where done files go, if not `<spool>/processed`"),
+    key("failed", Form::Path, "", "where refused files go, if not `<spool>/failed`"),
+    key("status", Form::Path, "", "where the records lie, if not `<spool>/status`"),
+    flag(
+        "state_dir",
+        "state-dir",
+        Form::Path,
+        "",
+        "directory of the ledger and the lock; default `$STATE_DIRECTORY` or `/var/lib/intentd` for a service, `$XDG_STATE_HOME/intentd` for a user",
+    ),
+    flag(
+        "packages",
+        "packages",
+        Form::Path,
+        "",
+        "directory of the sink `package`; default `<spool>/packages`",
+    ),
+    flag(
+        "sink",
+        "sink",
+        Form::List,
+        "[\"package\"]",
+        "names of the sinks that every intent is delivered to",
+    ),
+    Key {
+        live: true,
+        ..flag(
+            "schema",
+            "schema",
+            Form::Path,
+            "",
+            "a JSON Schema of the site, applied as well as the built-in one",
+        )
+    },
+    Key {
+        live: true,
+        ..flag(
+            "log_level",
+            "log-level",
+            Form::Text,
+            "\"info\"",
+            "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `intentd=debug`",
+        )
+    },
+    flag(
+        "log_format",
+        "log-format",
+        Form::Choice(&["auto", "text", "json", "journald"]),
+        "\"auto\"",
+        "form of the log; `auto` is journald under systemd, else text",
+    ),
+    key(
+        "allow_network_filesystem",
+        Form::Flag,
+        "false",
+        "accept a spool or state directory on a network filesystem, where locks and syncs may mean little",
+    ),
+    live(
+        "drain",
+        time(0, HOUR),
+        "\"25s\"",
+        "how long the first SIGTERM waits for what is accepted",
+    ),
+    live(
+        "intake.size_bytes_max",
+        Form::Size { min: 128, max: 8 << 20 },
+        "\"1MiB\"",
+        "largest document",
+    ),
+    live(
+        "intake.owners",
+        Form::List,
+        "[]",
+        "users (names or numbers) who may drop files; empty means all who can write to the inbox",
+    ),
+    live(
+        "intake.patterns",
+        Form::List,
+        "[\"intent-*.json\", \"*.intent.json\"]",
+        "names of files that are taken, with one `*` each",
+    ),
+    key(
+        "intake.workers",
+        Form::Count { min: 1, max: 256 },
+        "",
+        "threads that read and check documents; default one per processor",
+    ),
+    key(
+        "settle.lease",
+        Form::Flag,
+        "true",
+        "ask the kernel whether a file is still being written; else wait until it is quiet",
+    ),
+    key(
+        "settle.quiet",
+        time(10, 60 * SECOND),
+        "\"250ms\"",
+        "how long a file must not change where the kernel cannot be asked",
+    ),
+    flag(
+        "watch.poll",
+        "poll",
+        Form::Flag,
+        "false",
+        "do without file events and list the inbox instead",
+    ),
+    key(
+        "watch.poll_interval",
+        time(10, HOUR),
+        "\"1s\"",
+        "how often the inbox is listed without events",
+    ),
+    key(
+        "watch.rescan",
+        time(SECOND, HOUR),
+        "\"30s\"",
+        "how often the inbox is listed although there are events",
+    ),
+    live(
+        "policy.allowed_namespaces",
+        Form::List,
+        "[]",
+        "namespaces that intents may name, with `*` and `?`; empty means all",
+    ),
+    live(
+        "policy.denied_namespaces",
+        Form::List,
+        "[\"kube-system\", \"kube-public\", \"kube-node-lease\"]",
+        "namespaces that intents may not name",
+    ),
+    live(
+        "policy.allowed_targets",
+        Form::List,
+        "[]",
+        "targets that intents may name; empty means all",
+    ),
+    live("policy.denied_targets", Form::List, "[]", "targets that intents may not name"),
+    live(
+        "policy.replicas_min",
+        Form::Count { min: 1, max: 100 },
+        "",
+        "fewest replicas that may be asked for",
+    ),
+    live(
+        "policy.replicas_max",
+        Form::Count { min: 1, max: 100 },
+        "",
+        "most replicas that may be asked for",
+    ),
+    live(
+        "policy.bounds",
+        Form::Bounds,
+        "[]",
+        "further bounds: tables with `namespace`, `target` (patterns), `min`, `max`",
+    ),
+    live("compose.deployment_image", Form::Text, "", "container image of `deployment` packages"),
+    live(
+        "compose.deployment_template",
+        Form::Path,
+        "",
+        "file with a Deployment that `deployment` packages are made from; wins over the image",
+    ),
+    live(
+        "retry.budget",
+        time(0, 7 * 24 * HOUR),
+        "\"15m\"",
+        "time that an intent may spend at one sink before it is parked",
+    ),
+    live(
+        "retry.first",
+        time(1, HOUR),
+        "\"200ms\"",
+        "upper bound of the first delay between tries; it doubles with each",
+    ),
+    live("retry.max", time(1, HOUR), "\"30s\"", "upper bound of every delay between tries"),
+];
+
+/// Keys of `[sinks.NAME]` besides `type`, by type.
+pub const SINK_KEYS: &[(&str, &[Key])] = &[
+    ("package", &[key("dir", Form::Path, "", "the packages directory; default as for `packages`")]),
+    (
+        "stdout",
+        &[key(
+            "format",
+            Form::Choice(&["yaml", "json"]),
+            "\"yaml\"",
+            "YAML documents, or one JSON object a line",
+        )],
+    ),
+    (
+        "exec",
+        &[
+            key(
+                "command",
+                Form::List,
+                "",
+                "program and arguments; `{intent}` and `{out}` stand for paths; without them `-intent FILE -out DIR` is appended",
+            ),
+            key(
+                "dir",
+                Form::Path,
+                "",
+                "what `{out}` stands for; made when missing; default `<spool>/out`",
+            ),
+            key(
+                "timeout",
+                time(10, 5 * 60 * SECOND),
+                "\"30s\"",
+                "after this the command and its children are killed",
+            ),
+        ],
+    ),
+];
+
+/// The key of that path.
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The candidate that was probably meant: at most two edits away.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (distance(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= 2)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance, in bytes: keys are ASCII.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
