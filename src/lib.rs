@@ -3,6 +3,7 @@
 #![deny(unsafe_code, rust_2018_idioms)]
 
 pub mod batch;
+pub mod cli;
 pub mod compose;
 pub mod config;
 pub mod intake;
@@ -19,4 +20,5 @@ pub mod settle;
 pub mod sink;
 pub mod spool;
 pub mod sys;
+pub mod telemetry;
 pub mod watch;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use crate::cli::exit::Refused;
 use crate::config::{Config, SinkKind, SinkSettings};
 use crate::intake::Rules;
 use crate::pipeline::{Claimant, Live};
