@@ -1,7 +1,7 @@
 //! Every key of the configuration, once: the files, the environment, the flags, the documentation
 //! and the checks are all made from this table.
 
-use crate::config::value::Form;
+use crate::config::value::{Form, REPLICAS};
 
 /// One key.
 #[derive(Debug)]
@@ -101,9 +101,9 @@ pub const KEYS: &[Key] = &[
         ..flag(
             "log_level",
             "log-level",
-            Form::Text,
+            Form::Level,
             "\"info\"",
-            "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `intentd=debug`",
+            "what is logged; `-v` and `-q` are short for `debug` and `error`",
         )
     },
     flag(
@@ -199,18 +199,8 @@ pub const KEYS: &[Key] = &[
         "targets that intents may name; empty means all",
     ),
     live("policy.denied_targets", Form::List, "[]", "targets that intents may not name"),
-    live(
-        "policy.replicas_min",
-        Form::Count { min: 1, max: 100 },
-        "",
-        "fewest replicas that may be asked for",
-    ),
-    live(
-        "policy.replicas_max",
-        Form::Count { min: 1, max: 100 },
-        "",
-        "most replicas that may be asked for",
-    ),
+    live("policy.replicas_min", REPLICAS, "", "fewest replicas that may be asked for"),
+    live("policy.replicas_max", REPLICAS, "", "most replicas that may be asked for"),
     live(
         "policy.bounds",
         Form::Bounds,
@@ -281,13 +271,23 @@ pub fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
-/// The candidate that was probably meant: at most two edits away.
-pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .map(|candidate| (distance(name, candidate), candidate))
-        .filter(|(distance, _)| *distance <= 2)
+/// The known name that was probably meant. Names are compared as a whole, and then by what stands
+/// after their last dot, since a key is as easily put into the wrong table as misspelt.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let leaf = |path: &'a str| path.rsplit_once('.').map_or(path, |(_, leaf)| leaf);
+    let end = name.rsplit_once('.').map_or(name, |(_, end)| end);
+    closest(name, known.iter().map(|path| (*path, *path)))
+        .or_else(|| closest(end, known.iter().map(|path| (leaf(path), *path))))
+}
+
+/// Of pairs of a word and what it stands for, the one whose word is at most two edits away, and
+/// fewer than half of its letters.
+fn closest<'a>(name: &str, words: impl Iterator<Item = (&'a str, &'a str)>) -> Option<&'a str> {
+    words
+        .map(|(word, meant)| (distance(name, word), meant))
+        .filter(|(distance, _)| *distance <= 2 && distance * 2 < name.len())
         .min()
-        .map(|(_, candidate)| candidate)
+        .map(|(_, meant)| meant)
 }
 
 /// Levenshtein's distance, in bytes: keys are ASCII.
@@ -303,4 +303,38 @@ fn distance(one: &str, other: &str) -> usize {
         }
     }
     row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_that_was_meant_is_found_in_any_table_and_a_strange_one_has_none() {
+        let known = ["spool", "watch.rescan", "settle.quiet", "retry.max"];
+        for (name, meant) in [
+            ("spol", Some("spool")),
+            ("watch.rescn", Some("watch.rescan")),
+            ("rescan", Some("watch.rescan")),
+            ("settle.rescan", Some("watch.rescan")),
+            ("settle.quite", Some("settle.quiet")),
+            ("colour", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(name, &known), meant, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_two_keys_share_a_name_a_variable_or_a_flag() {
+        let unique = |mut names: Vec<String>| {
+            let count = names.len();
+            names.sort();
+            names.dedup();
+            names.len() == count
+        };
+        assert!(unique(KEYS.iter().map(Key::variable).collect()));
+        assert!(unique(KEYS.iter().filter_map(|key| Some(key.flag?.to_owned())).collect()));
+        assert!(KEYS.iter().all(|key| key.path.matches('.').count() <= 1), "one level of tables");
+    }
 }

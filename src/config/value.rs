@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use toml::de::DeValue;
+use tracing_subscriber::filter::EnvFilter;
 
 /// What a key takes.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,8 @@ pub enum Form {
         max: u64,
     },
     Choice(&'static [&'static str]),
+    /// A log level, or a filter with levels by module.
+    Level,
     /// Tables of replica bounds.
     Bounds,
 }
@@ -52,11 +55,14 @@ pub struct Bound {
     pub max: Option<u32>,
 }
 
+/// As many replicas as the schema of intents allows.
+pub const REPLICAS: Form = Form::Count { min: 1, max: 100 };
+
 impl Form {
     /// Reads a value of a file. The error says what is expected, for a person.
     pub fn read(self, value: &DeValue<'_>) -> Result<Value, String> {
         match (self, value) {
-            (Form::Text | Form::Path, DeValue::String(text)) => Ok(Value::Text(text.to_string())),
+            (Form::Text, DeValue::String(text)) => Ok(Value::Text(text.to_string())),
             (Form::Flag, DeValue::Boolean(flag)) => Ok(Value::Flag(*flag)),
             (Form::List, DeValue::Array(items)) => items
                 .iter()
@@ -64,10 +70,13 @@ impl Form {
                 .collect::<Option<_>>()
                 .map(Value::List)
                 .ok_or_else(|| self.expected()),
-            (Form::Count { .. }, DeValue::Integer(number)) => self.parse(number.as_str()),
-            (Form::Time { .. } | Form::Size { .. } | Form::Choice(_), DeValue::String(text)) => {
-                self.parse(text)
+            (Form::Count { .. }, DeValue::Integer(number)) => {
+                self.count(u64::from_str_radix(number.as_str(), number.radix()).ok())
             }
+            (
+                Form::Path | Form::Time { .. } | Form::Size { .. } | Form::Choice(_) | Form::Level,
+                DeValue::String(text),
+            ) => self.parse(text),
             (Form::Bounds, DeValue::Array(items)) => items
                 .iter()
                 .map(|item| bound(item.get_ref()))
@@ -81,16 +90,15 @@ impl Form {
     pub fn parse(self, text: &str) -> Result<Value, String> {
         let expected = || self.expected();
         match self {
-            Form::Text | Form::Path => Ok(Value::Text(text.to_owned())),
+            Form::Text => Ok(Value::Text(text.to_owned())),
+            Form::Path if text.is_empty() => Err(expected()),
+            Form::Path => Ok(Value::Text(text.to_owned())),
             Form::Flag => text.parse().map(Value::Flag).map_err(|_| expected()),
             Form::List => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 Ok(Value::List(items.map(str::to_owned).collect()))
             }
-            Form::Count { min, max } => {
-                let number = text.parse().ok().filter(|number| (min..=max).contains(number));
-                number.map(Value::Count).ok_or_else(expected)
-            }
+            Form::Count { .. } => self.count(text.parse().ok()),
             Form::Time { min_ms, max_ms } => {
                 const UNITS: &[(&str, u64)] =
                     &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -107,7 +115,20 @@ impl Form {
                 true => Ok(Value::Text(text.to_owned())),
                 false => Err(expected()),
             },
-            Form::Bounds => Err("it can only be set in a file".to_owned()),
+            Form::Level => match text.split(',').all(is_directive) {
+                true => Ok(Value::Text(text.to_owned())),
+                false => Err(expected()),
+            },
+            Form::Bounds => Err("set in a file, where it can be a list of tables".to_owned()),
+        }
+    }
+
+    fn count(self, number: Option<u64>) -> Result<Value, String> {
+        match (self, number) {
+            (Form::Count { min, max }, Some(number)) if (min..=max).contains(&number) => {
+                Ok(Value::Count(number))
+            }
+            _ => Err(self.expected()),
         }
     }
 
@@ -127,6 +148,7 @@ impl Form {
                 format!("a size with a unit, from {} to {}", shown_size(min), shown_size(max))
             }
             Form::Choice(choices) => format!("one of {}", choices.join(", ")),
+            Form::Level => format!("{}, or a filter such as intentd=debug", LEVELS.join(", ")),
             Form::Bounds => {
                 "a list of tables with `namespace`, `target`, `min` and `max`".to_owned()
             }
@@ -164,10 +186,18 @@ impl fmt::Display for Value {
     }
 }
 
+const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];
+
+/// A bare word has to be a level: the filter would take a misspelt one as the name of a module and
+/// silence all others.
+fn is_directive(text: &str) -> bool {
+    LEVELS.contains(&text) || (text.contains('=') && EnvFilter::try_new(text).is_ok())
+}
+
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
-    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim())?;
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
@@ -197,23 +227,30 @@ fn bound(value: &DeValue<'_>) -> Result<Bound, String> {
     let mut bound =
         Bound { namespace: "*".to_owned(), target: "*".to_owned(), min: None, max: None };
     for (name, value) in table.iter() {
-        let count = || {
-            let form = Form::Count { min: 1, max: 100 };
-            match form.read(value.get_ref()) {
-                Ok(Value::Count(number)) => Ok(Some(number as u32)),
-                _ => Err(format!("`{}` to be {}", name.get_ref(), form.expected())),
-            }
+        let (name, value) = (name.get_ref().as_ref(), value.get_ref());
+        let wrong = |what: String| format!("{}; `{name}` has to be {what}", expected());
+        let text = || match Form::Text.read(value) {
+            Ok(Value::Text(text)) => Ok(text),
+            _ => Err(wrong(Form::Text.expected())),
         };
-        let text = || value.get_ref().as_str().map(str::to_owned).ok_or_else(expected);
-        match name.get_ref().as_ref() {
+        let count = || match REPLICAS.read(value) {
+            Ok(Value::Count(number)) => Ok(Some(number as u32)),
+            _ => Err(wrong(REPLICAS.expected())),
+        };
+        match name {
             "namespace" => bound.namespace = text()?,
             "target" => bound.target = text()?,
             "min" => bound.min = count()?,
             "max" => bound.max = count()?,
-            other => return Err(format!("{}, and no `{other}`", expected())),
+            other => return Err(format!("{}; it has no `{other}`", expected())),
         }
     }
-    Ok(bound)
+    match (bound.min, bound.max) {
+        (Some(min), Some(max)) if min > max => {
+            Err(format!("{}, `min` not above `max`", expected()))
+        }
+        _ => Ok(bound),
+    }
 }
 
 #[cfg(test)]
@@ -229,11 +266,33 @@ mod tests {
         assert_eq!(TIME.parse("250ms"), time(250));
         assert_eq!(TIME.parse("15m"), time(900_000));
         assert_eq!(SIZE.parse("64KiB"), Ok(Value::Size(65_536)));
-        for wrong in ["250", "", "ms", "-1s", "1.5s", "9ms", "2h", "99999999999999999999h", "1 y"] {
+        for wrong in
+            ["250", "", "ms", "-1s", "1.5s", "9ms", "2h", "99999999999999999999h", "1 s", "1y"]
+        {
             let expected = "a time with a unit, from 10ms to 1h".to_owned();
             assert_eq!(TIME.parse(wrong), Err(expected), "{wrong}");
         }
         assert!(SIZE.parse("9MiB").is_err() && SIZE.parse("1MB").is_err());
+    }
+
+    #[test]
+    fn a_level_is_a_known_word_or_a_filter_and_never_a_misspelt_word() {
+        for right in ["info", "off", "intentd=debug", "warn,intentd::ledger=trace"] {
+            assert_eq!(Form::Level.parse(right), Ok(Value::Text(right.to_owned())));
+        }
+        for wrong in ["", "inof", "intentd", "intentd=inof", "info,", "info, debug"] {
+            assert_eq!(Form::Level.parse(wrong), Err(Form::Level.expected()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_of_a_file_may_be_written_in_any_base() {
+        for (text, number) in [("16", 16), ("0x10", 16), ("0b1_0000", 16), ("1_0", 10)] {
+            let document = format!("value = {text}");
+            let table = toml::de::DeTable::parse(&document).unwrap();
+            let value = table.get_ref().get("value").unwrap().get_ref();
+            assert_eq!(REPLICAS.read(value), Ok(Value::Count(number)), "{text}");
+        }
     }
 
     #[test]
