@@ -25,8 +25,11 @@ impl Loaded {
             let _ = if origin { writeln!(text, "  # {from}") } else { writeln!(text) };
         }
         for (sink, table) in &self.layers.sinks {
-            // A dot in the name would otherwise begin another table.
-            let name = Value::Text(sink.clone());
+            // A dot in the name would begin another table.
+            let name = match sink.contains('.') {
+                true => Value::Text(sink.clone()).to_string(),
+                false => sink.clone(),
+            };
             let _ = write!(text, "\n[sinks.{name}]\n");
             for (key, (value, from)) in table {
                 let _ = write!(text, "{key} = {value}");
