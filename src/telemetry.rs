@@ -1,16 +1,20 @@
-//! The log: one event a line on stderr, or in the journal, and nothing raw from a stranger in it.
+//! The log: one event a line on stderr, or in the journal.
+//!
+//! Invariant: nothing that a stranger can choose, such as a file's name, puts a control character
+//! into a line or begins another one; a log that nobody takes any more stops nobody.
+//! Not here: what is logged, and which level is asked for (`config`).
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 
+use tracing::Subscriber;
 use tracing_subscriber::filter::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::registry::Registry;
+use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -51,20 +55,8 @@ pub fn init(level: &str, format: &str) -> Result<Log, Error> {
             let journal = tracing_journald::layer().map_err(|source| Error::Journal { source })?;
             journal.with_field_prefix(Some("INTENTD".to_owned())).boxed()
         }
-        "json" => tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .with_timer(Clock)
-            .with_writer(Stderr { escape: Escape::Json })
-            .boxed(),
-        _ => tracing_subscriber::fmt::layer()
-            .with_ansi(false)
-            .with_target(false)
-            .with_timer(Clock)
-            .with_writer(Stderr { escape: Escape::Text })
-            .boxed(),
+        "json" => json(io::stderr).boxed(),
+        _ => text(io::stderr).boxed(),
     };
     tracing_subscriber::registry()
         .with(filter)
@@ -72,6 +64,36 @@ pub fn init(level: &str, format: &str) -> Result<Log, Error> {
         .try_init()
         .map_err(|source| Error::Twice { source })?;
     Ok(Log { filter: handle })
+}
+
+/// One JSON object a line, with the fields beside `timestamp`, `level` and `message`.
+fn json<S, W>(open: impl Fn() -> W + Send + Sync + 'static) -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: Write + 'static,
+{
+    tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        // The module's path would be called `target`, as the intent's target is.
+        .with_target(false)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_timer(Clock)
+        .with_writer(move || Line { to: open(), escape: Escape::Json })
+}
+
+/// Never in colour: a colour is an escape sequence, and none may be in a line.
+fn text<S, W>(open: impl Fn() -> W + Send + Sync + 'static) -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: Write + 'static,
+{
+    tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_target(false)
+        .with_timer(Clock)
+        .with_writer(move || Line { to: open(), escape: Escape::Text })
 }
 
 impl Log {
@@ -132,24 +154,17 @@ enum Escape {
     Json,
 }
 
-/// Stderr, with control characters written out and a closed stream ignored.
-#[derive(Clone, Copy, Debug)]
-struct Stderr {
+/// Takes one event, and writes it as one line.
+#[derive(Debug)]
+struct Line<W> {
+    to: W,
     escape: Escape,
 }
 
-impl<'a> MakeWriter<'a> for Stderr {
-    type Writer = Stderr;
-
-    fn make_writer(&'a self) -> Stderr {
-        *self
-    }
-}
-
-impl Write for Stderr {
+impl<W: Write> Write for Line<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         // A daemon whose log has gone must go on.
-        let _ = io::stderr().lock().write_all(&escaped(event, self.escape));
+        let _ = self.to.write_all(&escaped(event, self.escape));
         Ok(event.len())
     }
 
@@ -176,14 +191,108 @@ fn escaped(event: &[u8], escape: Escape) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{info, warn};
+
     use super::*;
 
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Memory {
+        fn lines(&self) -> Vec<String> {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            text.split_terminator('\n').map(str::to_owned).collect()
+        }
+    }
+
+    /// What `log` writes in both forms.
+    fn written(log: impl Fn()) -> (Vec<String>, Vec<String>) {
+        let (texts, jsons) = (Memory::default(), Memory::default());
+        let (to_texts, to_jsons) = (texts.clone(), jsons.clone());
+        let layer = text(move || to_texts.clone()).and_then(json(move || to_jsons.clone()));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        (texts.lines(), jsons.lines())
+    }
+
     #[test]
-    fn no_event_has_a_raw_control_character_or_more_than_one_line() {
-        let hostile = "a\nb\u{1b}[2J\u{7f}\u{85}\n".as_bytes();
-        assert_eq!(escaped(hostile, Escape::Text), b"a\\x0ab\\x1b[2J\\x7f\\x85\n");
-        assert_eq!(escaped(hostile, Escape::Json), b"a\\u000ab\\u001b[2J\\u007f\\u0085\n");
-        assert_eq!(escaped(b"{\"a\":1}\n", Escape::Json), b"{\"a\":1}\n");
+    fn hostile_fields_and_messages_stay_in_their_line_without_control_characters() {
+        let hostile = "a\nINFO forged\r\t\u{1b}[2J\u{0}\u{7f}\u{85}\u{9b}1m\"}{";
+        let (text, json) = written(|| {
+            warn!(file = hostile, "field");
+            warn!(file = %hostile, "shown");
+            warn!(file = ?hostile, "debugged");
+            warn!("{hostile}");
+        });
+        for lines in [&text, &json] {
+            assert_eq!(lines.len(), 4, "{lines:#?}");
+            assert!(!lines.iter().any(|line| line.chars().any(char::is_control)), "{lines:#?}");
+        }
+        let values: Vec<serde_json::Value> =
+            json.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(values[0]["file"], hostile, "JSON keeps what it was");
+        assert_eq!(values[1]["file"], hostile);
+        assert_eq!(values[3]["message"], hostile);
+    }
+
+    #[test]
+    fn a_json_line_has_the_fields_beside_its_time_level_and_message() {
+        let (text, json) = written(|| info!(seq = 7_u64, target = "ran/sim", "delivered"));
+        let value: serde_json::Value = serde_json::from_str(&json[0]).unwrap();
+        assert_eq!(value["level"], "INFO");
+        assert_eq!(value["message"], "delivered");
+        assert_eq!((&value["seq"], &value["target"]), (&7.into(), &"ran/sim".into()));
+        assert_eq!(json[0].matches("\"target\":").count(), 1, "{}", json[0]);
+        let time = value["timestamp"].as_str().unwrap();
+        let shape = time.replace(|digit: char| digit.is_ascii_digit(), "0");
+        assert_eq!(shape, "0000-00-00T00:00:00.000Z");
+        assert!(text[0].ends_with("INFO delivered seq=7 target=\"ran/sim\""), "{}", text[0]);
+    }
+
+    #[test]
+    fn a_log_that_nobody_takes_stops_nobody() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let layer = text(|| Closed).and_then(json(|| Closed));
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, || info!("said to nobody"));
+    }
+
+    #[test]
+    fn the_level_changes_while_the_log_is_in_use_and_a_wrong_one_changes_nothing() {
+        let memory = Memory::default();
+        let to = memory.clone();
+        let (filter, handle) = reload::Layer::new(filter("warn").unwrap());
+        let log = Log { filter: handle };
+        let subscriber = tracing_subscriber::registry().with(filter).with(text(move || to.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            info!("one");
+            log.set_level("info").unwrap();
+            info!("two");
+            assert!(log.set_level("intentd=loud").is_err());
+            info!("three");
+        });
+        let ends: Vec<bool> =
+            memory.lines().iter().zip(["two", "three"]).map(|(l, end)| l.ends_with(end)).collect();
+        assert_eq!(ends, [true, true], "{:?}", memory.lines());
     }
 
     #[test]
