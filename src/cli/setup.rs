@@ -26,8 +26,9 @@ pub fn rules(config: &Config) -> Result<Rules> {
     let schema = match &config.schema {
         None => Schema::builtin(),
         Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("read site schema `{}`", path.display()))?;
+            let text = std::fs::read_to_string(path).map_err(|source| {
+                refused(&format!("read site schema `{}`", path.display()), source.into())
+            })?;
             Schema::with_site(&text)
                 .with_context(|| format!("use site schema `{}`", path.display()))?
         }
