@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::Overrides;
+use crate::config::{Overrides, SinkKind, SinkSettings};
 
 /// Take intents out of a directory and give each exactly one outcome
 #[derive(Debug, Parser)]
@@ -112,6 +112,11 @@ pub enum Format {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon: lead when the lock is free, stand by otherwise
+    #[command(after_help = "\
+Examples:
+  intentd run
+  intentd run --spool /srv/intents --log-format json
+  INTENTD_SINK=package,stdout intentd run -v")]
     Run,
     /// Drain the inbox once, or deliver copies of the named documents, then end
     #[command(after_help = "\
@@ -153,38 +158,139 @@ Examples:
         since: Option<std::time::Duration>,
     },
     /// Print the JSON Schema of intents or of the configuration
+    #[command(after_help = "\
+Examples:
+  intentd schema > intent.schema.json
+  intentd schema config > intentd.schema.json
+  intentd schema | jq .properties.replicas")]
     Schema {
+        /// What the schema is of
         #[arg(default_value = "intent")]
         which: SchemaName,
     },
     /// Check or show the configuration
+    #[command(after_help = "\
+Examples:
+  intentd config check
+  intentd config check --config ./intentd.toml
+  intentd config show --origin")]
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
     /// Print the completion script of a shell
-    Completion { shell: clap_complete::Shell },
+    #[command(after_help = "\
+Examples:
+  intentd completion bash > /etc/bash_completion.d/intentd
+  intentd completion zsh > /usr/local/share/zsh/site-functions/_intentd
+  intentd completion fish > ~/.config/fish/completions/intentd.fish")]
+    Completion {
+        /// Shell that the script is for
+        shell: clap_complete::Shell,
+    },
     /// Print the manual page, or write the pages of all commands
+    #[command(after_help = "\
+Examples:
+  intentd man | man -l -
+  intentd man /usr/local/share/man/man1")]
     Man {
         /// Directory to write `intentd*.1` to
         #[arg(value_name = "DIR")]
         directory: Option<PathBuf>,
     },
     /// Print the version
+    #[command(after_help = "\
+Examples:
+  intentd version
+  intentd version -o json")]
     Version,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum SchemaName {
+    /// The documents that are dropped
     Intent,
+    /// The file intentd.toml and those in conf.d
     Config,
+}
+
+impl Command {
+    /// Its name, as typed.
+    fn name(&self) -> &'static str {
+        match self {
+            Command::Run => "run",
+            Command::Batch { .. } => "batch",
+            Command::Validate { .. } => "validate",
+            Command::History { .. } => "history",
+            Command::Schema { .. } => "schema",
+            Command::Config { .. } => "config",
+            Command::Completion { .. } => "completion",
+            Command::Man { .. } => "man",
+            Command::Version => "version",
+        }
+    }
+
+    /// The forms of output that make sense for it.
+    fn formats(&self) -> &'static [Format] {
+        match self {
+            Command::Batch { .. } | Command::Validate { .. } | Command::History { .. } => {
+                Format::value_variants()
+            }
+            Command::Version => &[Format::Table, Format::Json, Format::Jsonl, Format::Yaml],
+            Command::Schema { .. } => &[Format::Json],
+            Command::Run
+            | Command::Config { .. }
+            | Command::Completion { .. }
+            | Command::Man { .. } => &[],
+        }
+    }
+}
+
+impl Cli {
+    /// What is wrong with a command line that could be parsed.
+    pub fn misuse(&self) -> Option<String> {
+        let (common, command) = (&self.common, &self.command);
+        let name = command.name();
+        if common.dry_run && !matches!(command, Command::Batch { .. }) {
+            return Some(format!("--dry-run belongs to `batch`, not to `{name}`"));
+        }
+        let output = common.output?;
+        let formats = command.formats();
+        if formats.is_empty() {
+            return Some(format!("`{name}` has no --output"));
+        }
+        if !formats.contains(&output) {
+            let names: Vec<String> = formats
+                .iter()
+                .filter_map(|format| Some(format.to_possible_value()?.get_name().to_owned()))
+                .collect();
+            return Some(format!("--output of `{name}` is one of {}", names.join(", ")));
+        }
+        None
+    }
+}
+
+/// Why documents and records cannot both be printed: neither could be told from the other.
+pub fn prints_twice(common: &Common, sinks: &[SinkSettings]) -> Option<String> {
+    common.output?;
+    let stdout = sinks.iter().find(|sink| matches!(sink.kind, SinkKind::Stdout { .. }))?;
+    Some(format!("the sink `{}` prints where --output would: use one of the two", stdout.name))
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Check everything that a start would check, and start nothing
+    /// Check what a start would check, and start nothing
+    #[command(after_help = "\
+Examples:
+  intentd config check
+  intentd config check --config ./intentd.toml && systemctl reload intentd")]
     Check,
     /// Print what holds
+    #[command(after_help = "\
+Examples:
+  intentd config show
+  intentd config show --origin
+  intentd config show --config ./intentd.toml > effective.toml")]
     Show {
         /// Also print where each value comes from
         #[arg(long)]
@@ -232,9 +338,40 @@ mod tests {
         let command = Cli::command();
         for (key, flag) in flags {
             let name = format!("INTENTD_{}", key.to_uppercase().replace('.', "__"));
-            let argument = command.get_arguments().find(|arg| arg.get_long() == Some(flag)).unwrap();
+            let argument =
+                command.get_arguments().find(|arg| arg.get_long() == Some(flag)).unwrap();
             let help = argument.get_help().unwrap().to_string();
             assert!(help.contains(&name), "--{flag} says its variable");
+        }
+    }
+
+    #[test]
+    fn the_level_is_what_was_asked_for_last_and_plainest() {
+        for (line, level) in [
+            ("intentd run", None),
+            ("intentd run -q", Some("error")),
+            ("intentd -v run", Some("debug")),
+            ("intentd run -vv", Some("trace")),
+            ("intentd run -v --log-level warn", Some("warn")),
+        ] {
+            let overrides = Cli::try_parse_from(line.split(' ')).unwrap().common.overrides();
+            let found = overrides.values.iter().find(|(key, _)| *key == "log_level");
+            assert_eq!(found.map(|(_, level)| level.as_str()), level, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_misuse() {
+        for (line, complaint) in [
+            ("batch --dry-run -o jsonl", None),
+            ("run --dry-run", Some("--dry-run belongs to `batch`, not to `run`")),
+            ("run -o json", Some("`run` has no --output")),
+            ("version -o wide", Some("--output of `version` is one of table, json, jsonl, yaml")),
+            ("schema -o json", None),
+            ("validate -o jsonl x", None),
+        ] {
+            let cli = Cli::try_parse_from(["intentd"].into_iter().chain(line.split(' '))).unwrap();
+            assert_eq!(cli.misuse().as_deref(), complaint, "{line}");
         }
     }
 }

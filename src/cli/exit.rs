@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+use crate::config::Origin;
 use crate::pipeline::Error as PipelineError;
-use crate::{config, ledger, schema, spool};
+use crate::{compose, config, ledger, schema, spool};
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,13 @@ pub fn of(error: &anyhow::Error) -> Exit {
 }
 
 fn classify(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
-    if error.is::<config::Error>() || error.is::<schema::Error>() || error.is::<Refused>() {
+    if error.is::<Misuse>() {
+        return Some(Exit::Usage);
+    }
+    if let Some(error) = error.downcast_ref::<config::Error>() {
+        return Some(of_config(error));
+    }
+    if error.is::<schema::Error>() || error.is::<compose::Error>() || error.is::<Refused>() {
         return Some(Exit::Configuration);
     }
     if let Some(error) = error.downcast_ref::<PipelineError>() {
@@ -41,12 +48,25 @@ fn classify(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     error.is::<ledger::Error>().then_some(Exit::Storage)
 }
 
+/// A command line that says what cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Misuse(pub String);
+
 /// A setting that only shows to be wrong when the part is opened.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct Refused {
     pub what: String,
     pub source: anyhow::Error,
+}
+
+/// A wrong value is the command line's fault where a flag gave it, and the configuration's elsewhere.
+fn of_config(error: &config::Error) -> Exit {
+    match error {
+        config::Error::Value { origin: Origin::Flag(_), .. } => Exit::Usage,
+        _ => Exit::Configuration,
+    }
 }
 
 fn of_pipeline(error: &PipelineError) -> Exit {
@@ -63,5 +83,38 @@ fn of_pipeline(error: &PipelineError) -> Exit {
         | PipelineError::Thread { .. }
         | PipelineError::EndedEarly { .. }
         | PipelineError::Panicked { .. } => Exit::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(error: impl Into<anyhow::Error>, exit: Exit) {
+        let error: anyhow::Error = error.into();
+        assert_eq!(of(&error), exit, "{error:#}");
+        // What was being done meanwhile changes nothing.
+        assert_eq!(of(&Err::<(), _>(error).context("do it").unwrap_err()), exit);
+    }
+
+    #[test]
+    fn an_error_has_the_exit_code_of_its_cause() {
+        let value = |origin| config::Error::Value {
+            key: "drain".to_owned(),
+            origin,
+            expected: "a time".to_owned(),
+        };
+        check(Misuse("no".to_owned()), Exit::Usage);
+        check(value(Origin::Flag("log-format")), Exit::Usage);
+        check(value(Origin::Environment("INTENTD_DRAIN".to_owned())), Exit::Configuration);
+        check(config::Error::NoHome, Exit::Configuration);
+        check(schema::Error::NoPattern, Exit::Configuration);
+        check(compose::Error::Character { code: 7 }, Exit::Configuration);
+        let source = anyhow::anyhow!("missing");
+        check(Refused { what: "read it".to_owned(), source }, Exit::Configuration);
+        check(std::io::Error::other("odd"), Exit::Internal);
     }
 }

@@ -11,7 +11,6 @@ mod setup;
 mod supervise;
 mod validate;
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,7 +19,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 
 use crate::cli::args::{Cli, Command, ConfigCommand, Format, SchemaName};
-use crate::cli::exit::Exit;
+use crate::cli::exit::{Exit, Misuse};
 use crate::config::{self, Loaded, Overrides};
 use crate::schema::Schema;
 use crate::sys;
@@ -35,26 +34,29 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    match dispatch(cli) {
-        Ok(exit) => exit.into(),
-        Err(error) if is_closed_pipe(&error) => Exit::Done.into(),
-        Err(error) => {
+    // The panic has been reported by its hook; its exit code is ours to choose.
+    match std::panic::catch_unwind(|| dispatch(cli)) {
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(error)) if is_closed_pipe(&error) => Exit::Done.into(),
+        Ok(Err(error)) => {
             let _ = writeln!(io::stderr(), "intentd: {}", shown(&error));
             exit::of(&error).into()
         }
+        Err(_) => Exit::Internal.into(),
     }
 }
 
 fn dispatch(cli: Cli) -> Result<Exit> {
+    refuse(cli.misuse())?;
     let Cli { common, command } = cli;
     let overrides = common.overrides();
-    if let Some(complaint) = misuse(&common, &command) {
-        let _ = writeln!(io::stderr(), "intentd: {complaint}");
-        return Ok(Exit::Usage);
-    }
     match command {
         Command::Run => run::run(&overrides),
-        Command::Batch { operands } => batch::run(&common, load(&overrides)?, &operands),
+        Command::Batch { operands } => {
+            let loaded = load(&overrides)?;
+            refuse(args::prints_twice(&common, &loaded.config.sinks))?;
+            batch::run(&common, loaded, &operands)
+        }
         Command::Validate { operands } => validate::run(&common, &load(&overrides)?, &operands),
         Command::History { limit, outcome, since } => {
             let query = history::Query { limit, outcome, since };
@@ -75,23 +77,13 @@ fn dispatch(cli: Cli) -> Result<Exit> {
     }
 }
 
-/// What the parser cannot know to be wrong.
-fn misuse(common: &args::Common, command: &Command) -> Option<&'static str> {
-    let batch = matches!(command, Command::Batch { .. });
-    if batch && common.output.is_some() && common.sink.iter().any(|sink| sink == "stdout") {
-        return Some("the sink `stdout` prints where `-o` would: use one of the two");
-    }
-    if common.dry_run && !batch {
-        return Some("--dry-run belongs to `batch`");
-    }
-    None
+fn refuse(misuse: Option<String>) -> Result<()> {
+    misuse.map_or(Ok(()), |complaint| Err(Misuse(complaint).into()))
 }
 
 /// Reads the configuration of this process.
 pub(super) fn load(overrides: &Overrides) -> Result<Loaded> {
-    let environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
+    let environment = config::environment(std::env::vars_os())?;
     Ok(config::load(overrides, &environment, rustix::process::geteuid().is_root())?)
 }
 

@@ -1,6 +1,7 @@
 //! All integration tests, in one binary so that the crate is linked once.
 
 mod cases;
+mod cli;
 mod compose;
 mod readme;
 mod sinks;
