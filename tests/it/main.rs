@@ -3,6 +3,7 @@
 mod cases;
 mod cli;
 mod compose;
+mod config;
 mod readme;
 mod sinks;
 mod support;

@@ -1,4 +1,4 @@
-//! What the README says about codes and tests, held against the code.
+//! What the README says about codes, keys and tests, held against the code.
 
 use std::fs;
 use std::path::Path;
@@ -14,6 +14,14 @@ fn the_readme_lists_every_code_as_the_code_has_it() {
     }
     let readme = read("README.md");
     let found = between(&readme, "<!-- codes:begin -->\n", "<!-- codes:end -->");
+    assert!(found == table, "put this between the markers in README.md:\n\n{table}");
+}
+
+#[test]
+fn the_readme_has_the_table_of_all_keys() {
+    let table = intentd::config::markdown_table();
+    let readme = read("README.md");
+    let found = between(&readme, "<!-- config:begin -->\n", "<!-- config:end -->");
     assert!(found == table, "put this between the markers in README.md:\n\n{table}");
 }
 
