@@ -57,7 +57,7 @@ pub struct Admitted {
 /// What came of one claim.
 #[derive(Debug)]
 pub enum Reading {
-    Judged(Judged),
+    Judged(Box<Judged>),
     /// It is still being written: look again.
     Unsettled,
     /// We failed, not the file: it stays claimed.
@@ -107,20 +107,21 @@ impl Intake {
 }
 
 fn read(spool: &Spool, rules: &Rules, taken: &Taken, leases: bool) -> Reading {
+    let done = |judged| Reading::Judged(Box::new(judged));
     let file = &taken.claim.file;
     if let Err(rejection) = rules.names.check(file.as_bytes()) {
-        return Reading::Judged(refused(rejection));
+        return done(refused(rejection));
     }
     if !rules.owners.is_empty() && !rules.owners.contains(&taken.owner) {
-        return Reading::Judged(refused(unfit(Code::ForeignOwner, taken, rules)));
+        return done(refused(unfit(Code::ForeignOwner, taken, rules)));
     }
     if let Some(code) = taken.refused {
-        return Reading::Judged(refused(unfit(code, taken, rules)));
+        return done(refused(unfit(code, taken, rules)));
     }
     match spool.read(&taken.claim, rules.size_bytes_max, leases) {
-        Ok(Content::Whole(bytes)) => Reading::Judged(judge(rules, bytes)),
-        Ok(Content::TooLarge) => Reading::Judged(refused(unfit(Code::TooLarge, taken, rules))),
-        Ok(Content::Unreadable) => Reading::Judged(refused(unfit(Code::Unreadable, taken, rules))),
+        Ok(Content::Whole(bytes)) => done(judge(rules, bytes)),
+        Ok(Content::TooLarge) => done(refused(unfit(Code::TooLarge, taken, rules))),
+        Ok(Content::Unreadable) => done(refused(unfit(Code::Unreadable, taken, rules))),
         Ok(Content::Unsettled) => Reading::Unsettled,
         Err(error) => Reading::Failed(error),
     }

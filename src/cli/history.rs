@@ -26,8 +26,8 @@ pub struct Query {
 pub fn run(loaded: &Loaded, output: Option<Format>, query: &Query) -> Result<Exit> {
     let format = output.unwrap_or(Format::Table);
     let path = loaded.config.state_dir.join("ledger.db");
-    let reader = Reader::open(&path)
-        .with_context(|| format!("read the history of `{}`", path.display()))?;
+    let reader =
+        Reader::open(&path).with_context(|| format!("read the history of `{}`", path.display()))?;
     let newest = match format {
         Format::Table | Format::Wide | Format::Name => Some(query.limit.unwrap_or(NEWEST)),
         Format::Json | Format::Jsonl | Format::Yaml => query.limit,

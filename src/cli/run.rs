@@ -182,9 +182,8 @@ fn wait_for_lock(
         };
         match event {
             Ok(Event::Locked(file)) => {
-                let taken = file.and_then(|file| {
-                    Lock::waited(file, &claimant.lock_path(), pipeline::now())
-                });
+                let taken = file
+                    .and_then(|file| Lock::waited(file, &claimant.lock_path(), pipeline::now()));
                 return Ok(Some(taken.map_err(pipeline::Error::Lock)?));
             }
             Ok(Event::Signal(Signal::Drain)) => {
@@ -200,9 +199,8 @@ fn wait_for_lock(
 }
 
 fn say_how_files_settle(leases: bool) {
-    let may_ask = rustix::thread::capabilities(None).is_ok_and(|sets| {
-        sets.effective.contains(rustix::thread::CapabilitySet::LEASE)
-    });
+    let may_ask = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::LEASE));
     match (leases, may_ask) {
         (true, true) => info!(settle = "lease", "the kernel says when a file is finished"),
         (true, false) => info!(

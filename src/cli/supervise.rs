@@ -88,6 +88,8 @@ impl Supervisor {
 
     /// Says that the time for the drain is over.
     pub fn give_up(&self) {
-        warn!("not everything that is accepted was finished in time; the next start goes on with it");
+        warn!(
+            "not everything that is accepted was finished in time; the next start goes on with it"
+        );
     }
 }

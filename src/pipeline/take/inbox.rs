@@ -21,8 +21,8 @@ use crate::pipeline::{Error, Event};
 use crate::processor::Token;
 use crate::settle::{Decision, Settle};
 use crate::spool::{self, Inbox, sort_by_arrival};
-use crate::watch::Watch;
 use crate::telemetry::Chain;
+use crate::watch::Watch;
 
 /// How often it is checked that the inbox's path still leads to the inbox and the lock to our lock.
 const CHECK_EVERY: Duration = Duration::from_secs(1);

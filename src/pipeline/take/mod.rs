@@ -22,8 +22,8 @@ use crate::pipeline::shelve::Names;
 use crate::pipeline::{Error, Event, Lead, Live, ToLedger, now};
 use crate::processor::{Token, Window};
 use crate::spool::{Claim, Shelf, Spool};
-use crate::watch::Collector;
 use crate::telemetry::Chain;
+use crate::watch::Collector;
 
 /// A claim that could not be read is looked at again this soon, and less and less often.
 const HELD_FIRST: Duration = Duration::from_millis(5);
@@ -99,7 +99,7 @@ impl Stage {
         for ((taken, reading), token) in takens.into_iter().zip(readings).zip(tokens) {
             match reading {
                 Reading::Judged(judged) => {
-                    submissions.push(self.submission(taken.claim, judged, mode, token));
+                    submissions.push(self.submission(taken.claim, *judged, mode, token));
                 }
                 Reading::Unsettled => held.push_back(again(taken.claim)),
                 Reading::Failed(error) => {
