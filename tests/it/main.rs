@@ -1,9 +1,14 @@
 //! All integration tests, in one binary so that the crate is linked once.
 
+mod batch;
 mod cases;
 mod cli;
 mod compose;
 mod config;
+mod crash;
+mod inbox;
+mod leader;
+mod lifecycle;
 mod readme;
 mod sinks;
 mod support;

@@ -1,5 +1,8 @@
 //! A site to test with: a spool in a temporary directory, and the real binary running on it.
 
+// Another process's state can only be looked at again and again, with a pause in between.
+#![allow(clippy::disallowed_methods)]
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,157 @@
+//! `batch` as a script uses it.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::json;
+
+use crate::support::{Finished, Site, names, scaling};
+
+const IMAGE: &str = "[compose]\ndeployment_image = \"images.example/smf:1.0\"\n";
+const GOOD: [&str; 4] = [
+    "examples/intents/intent-configuration.json",
+    "examples/intents/intent-deployment.json",
+    "examples/intents/intent-scaling-full.json",
+    "examples/intents/intent-scaling.json",
+];
+
+#[test]
+fn the_examples_have_their_records() {
+    let site = Site::with_config(IMAGE);
+    let all = site.run(&["batch", "-o", "jsonl", "examples/intents"]);
+    assert_eq!(all.code, Some(1), "one is wrong on purpose: {}", all.stderr);
+    let mut told: Vec<_> = all
+        .jsonl()
+        .into_iter()
+        .map(|r| {
+            (r["file"].as_str().unwrap().to_owned(), r["outcome"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    told.sort();
+    let mut expected: Vec<_> =
+        GOOD.iter().map(|file| ((*file).to_owned(), "delivered".to_owned())).collect();
+    expected.push(("examples/intents/intent-wrong.json".to_owned(), "rejected".to_owned()));
+    expected.sort();
+    assert_eq!(told, expected);
+
+    let good = site.run(&[&["batch", "-o", "jsonl"], &GOOD[..]].concat());
+    assert_eq!(good.code, Some(0), "{}", good.stderr);
+    assert!(good.jsonl().iter().all(|record| record["outcome"] == "unchanged"));
+    assert_eq!(names(&site.spool().join("status")).len(), 9);
+    assert_eq!(site.names("processed").len() + site.names("failed").len(), 0, "no archive");
+    assert!(GOOD.iter().all(|file| Path::new(file).exists()), "originals are left alone");
+}
+
+#[test]
+fn the_exit_code_speaks_of_this_run_only() {
+    let site = Site::new();
+    std::fs::write(site.root().join("bad"), "{").unwrap();
+    std::fs::write(site.root().join("good"), scaling("web", 2)).unwrap();
+    let path = |name: &str| site.root().join(name).to_string_lossy().into_owned();
+    assert_eq!(site.run(&["batch", &path("bad")]).code, Some(1));
+    assert_eq!(site.run(&["batch", &path("good")]).code, Some(0));
+    assert_eq!(site.run(&["batch", &path("good"), &path("missing")]).code, Some(1));
+    assert_eq!(site.history().len(), 4);
+}
+
+#[test]
+fn standard_input_is_a_document() {
+    let site = Site::new();
+    let mut child = site
+        .command(&["batch", "-", "-o", "jsonl"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(scaling("web", 2).as_bytes()).unwrap();
+    let finished = Finished::from(child.wait_with_output().unwrap());
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert_eq!(finished.jsonl()[0]["file"], "-");
+    assert_eq!(site.names("status"), ["-.1.json"]);
+}
+
+#[test]
+fn without_operands_the_inbox_is_drained_once() {
+    let site = Site::new();
+    site.drop_file("intent-a.json", &scaling("web", 2));
+    site.drop_file("intent-b.json", "[]");
+    std::fs::write(site.inbox().join("intent-empty.json"), "").unwrap();
+    let mut writer = std::fs::File::create(site.inbox().join("intent-open.json")).unwrap();
+    writer.write_all(b"{").unwrap();
+    let finished = site.run(&["batch", "-o", "jsonl"]);
+    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    let mut codes: Vec<_> =
+        finished.jsonl().iter().map(|record| record["code"].as_str().unwrap().to_owned()).collect();
+    codes.sort();
+    assert_eq!(codes, ["DELIVERED", "EMPTY", "NOT_OBJECT"]);
+    assert!(finished.stderr.contains("intent-open.json"), "{}", finished.stderr);
+    assert_eq!(site.names("inbox"), ["intent-open.json"]);
+    assert_eq!(site.names("processed"), ["intent-a.json"]);
+}
+
+#[test]
+fn a_held_lock_ends_with_75_and_says_who() {
+    let site = Site::new();
+    let daemon = site.start();
+    let finished = site.run(&["batch"]);
+    assert_eq!(finished.code, Some(75));
+    assert!(finished.stderr.contains(&format!("pid {}", daemon.pid())), "{}", finished.stderr);
+}
+
+#[test]
+fn the_sink_stdout_prints_resources_and_excludes_an_output_format() {
+    let site = Site::new();
+    let file = "examples/intents/intent-scaling.json";
+    let finished = site.run(&["batch", "--sink", "stdout", file]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(finished.stdout.starts_with("---\napiVersion: apps/v1\nkind: Deployment\n"));
+    assert_eq!(site.run(&["batch", "--sink", "stdout", "-o", "json", file]).code, Some(2));
+}
+
+#[test]
+fn a_dry_run_shows_the_package_and_leaves_no_trace() {
+    let site = Site::new();
+    let finished = site.run(&["batch", "--dry-run", "examples/intents/intent-scaling.json"]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(finished.stdout.contains("kind: Kptfile"), "{}", finished.stdout);
+    assert!(!site.root().join("state").exists() && !site.packages().exists());
+    assert_eq!(
+        site.run(&["batch", "--dry-run", "examples/intents/intent-wrong.json"]).code,
+        Some(1)
+    );
+}
+
+#[test]
+fn every_format_shows_the_record() {
+    let site = Site::new();
+    let file = "examples/intents/intent-scaling.json";
+    let print = |format: &str| {
+        let finished = site.run(&["batch", "-o", format, file]);
+        assert_eq!(finished.code, Some(0), "{format}: {}", finished.stderr);
+        finished.stdout
+    };
+    let list: serde_json::Value = serde_json::from_str(&print("json")).unwrap();
+    assert_eq!(list["items"][0]["intent"]["target"], json!("nf-sim"));
+    assert!(print("yaml").contains("target: nf-sim"));
+    assert_eq!(print("name"), "intent/3\n");
+    assert!(print("table").starts_with("SEQ "));
+    assert!(print("wide").contains("MESSAGE"));
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let site = Site::new();
+    let mut child = site
+        .command(&["batch", "-o", "jsonl", "examples/intents/intent-scaling.json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{stderr}");
+    assert!(!stderr.contains("panic") && !stderr.contains("pipe"), "{stderr}");
+}

@@ -1,0 +1,101 @@
+//! Killed at any moment, started again: the end is the same as without the kill.
+
+// A producer that is slow, and a kill at a random moment, are made of time.
+#![allow(clippy::disallowed_methods)]
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Site, scaling, wait_until};
+
+#[test]
+fn killing_at_any_moment_changes_nothing_in_the_end() {
+    const VALID: usize = 300;
+    const INVALID: usize = 30;
+    let mut seed = std::hash::RandomState::new().build_hasher().finish() | 1;
+    println!("seed {seed}");
+    let site = Site::new();
+    let mut kills_under_load = 0;
+    for round in 0..10 {
+        for index in (round..VALID).step_by(10) {
+            let name = format!("intent-v{index:03}.json");
+            site.drop_file(&name, &scaling(&format!("t{}", index % 50), 1 + index as u64 % 100));
+        }
+        for index in (round..INVALID).step_by(10) {
+            site.drop_file(&format!("intent-x{index:02}.json"), "{\"intent_type\":");
+        }
+        let daemon = site.launch(&[]);
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        std::thread::sleep(Duration::from_micros(seed % 60_000));
+        kills_under_load += usize::from(site.names("processed").len() < (round + 1) * VALID / 10);
+        daemon.kill();
+    }
+    assert!(kills_under_load > 0, "no kill came while there was work: the test shows nothing");
+    let daemon = site.start();
+    wait_until("an empty inbox", || site.names("inbox").is_empty());
+    let history = site.wait_for_records(VALID + INVALID);
+
+    let mut files = BTreeMap::<&str, usize>::new();
+    for record in &history {
+        *files.entry(record["file"].as_str().unwrap()).or_default() += 1;
+        assert_ne!(record["outcome"], "pending", "{record}");
+    }
+    assert_eq!(files.len(), VALID + INVALID, "one outcome for each file");
+    assert!(files.values().all(|count| *count == 1), "{files:?}");
+    assert_eq!(site.names("processed").len(), VALID);
+    let reasons = |name: &&String| name.ends_with(".reason.json");
+    assert_eq!(site.names("failed").iter().filter(reasons).count(), INVALID);
+    assert_eq!(site.names("failed").len(), 2 * INVALID);
+    for target in 0..50 {
+        let name = format!("t{target}");
+        let last = history
+            .iter()
+            .rev()
+            .find(|record| record["intent"]["target"] == Value::from(name.clone()))
+            .unwrap();
+        assert_ne!(last["outcome"], "superseded");
+        assert_eq!(site.replicas(&name), last["intent"]["replicas"].as_u64(), "{name}");
+    }
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_claim_without_a_row_is_read_anew() {
+    let site = Site::new();
+    std::fs::create_dir_all(site.spool().join("work")).unwrap();
+    std::fs::write(site.spool().join("work/7.3.intent-a.json"), scaling("web", 4)).unwrap();
+    let _daemon = site.start();
+    let history = site.wait_for_records(1);
+    assert_eq!(history[0]["file"], "intent-a.json");
+    assert_eq!(history[0]["outcome"], "delivered");
+    assert_eq!(site.names("processed"), ["intent-a.json"]);
+}
+
+#[test]
+fn an_accepted_intent_is_delivered_by_the_next_start_and_keeps_its_attempts() {
+    let site = Site::new();
+    let flag = site.root().join("works");
+    let config = format!(
+        "sink = [\"emit\"]\n[retry]\nfirst = \"10ms\"\nmax = \"50ms\"\n[sinks.emit]\ntype = \"exec\"\n\
+         command = [\"test\", \"-e\", {flag:?}, \"-o\", \"{{intent}}\", \"=\", \"\"]\n"
+    );
+    site.configure(&config);
+    let daemon = site.start();
+    site.drop_file("intent-a.json", &scaling("web", 4));
+    wait_until("an accepted intent", || site.history().len() == 1);
+    let pending = site.history().remove(0);
+    assert_eq!(pending["outcome"], "pending");
+    std::thread::sleep(Duration::from_millis(100));
+    daemon.kill();
+    std::fs::write(&flag, "").unwrap();
+    let _daemon = site.start();
+    let record = site.wait_for_records(1).remove(0);
+    assert_eq!(record["outcome"], "delivered");
+    assert_eq!((&record["seq"], &record["epoch"]), (&pending["seq"], &pending["epoch"]));
+    assert!(record["receipts"][0]["attempts"].as_u64() > Some(1), "{record}");
+}
