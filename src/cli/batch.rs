@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{at, bounded, never, select};
+use crossbeam_channel::{Receiver, at, bounded, never, select};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::info;
 
@@ -22,14 +22,14 @@ use crate::ledger::{Filter, Reader};
 use crate::limits::{GROUP_MAX, LOOK_MAX};
 use crate::model::{FileName, Mode, Outcome, Record};
 use crate::pipeline::signals;
-use crate::pipeline::{self, InboxOptions, Operand, Options, Source, Until};
+use crate::pipeline::{self, Event, InboxOptions, Operand, Options, Source, Until};
 use crate::telemetry;
 
 /// Events that may wait for the main thread.
 const EVENTS: usize = 64;
 
 pub fn run(common: &Common, loaded: Loaded, operands: &[PathBuf]) -> Result<Exit> {
-    super::harden()?;
+    setup::harden()?;
     let config = &loaded.config;
     // What happens to each document is the output; the log is for what goes wrong.
     let level = if config.log_level == "info" { "warn" } else { &config.log_level };
@@ -74,8 +74,18 @@ pub fn run(common: &Common, loaded: Loaded, operands: &[PathBuf]) -> Result<Exit
         records: Some(records),
     };
     let running = pipeline::start(leadership, source, live, options, &events)?;
-    let mut supervisor = Supervisor::new(running, config.drain);
-    let mut report = Report::new(common, config, epoch, expected);
+    let report = Report::new(common, config, epoch, expected);
+    listen(Supervisor::new(running, config.drain), report, &heard, &finished)?
+        .end(&config.state_dir.join("ledger.db"))
+}
+
+/// Reports records as they come, until the stages have ended or the time for that is over.
+fn listen(
+    mut supervisor: Supervisor,
+    mut report: Report,
+    heard: &Receiver<Event>,
+    finished: &Receiver<Record>,
+) -> Result<Report> {
     loop {
         let deadline = supervisor.deadline().map_or_else(never, at);
         select! {
@@ -100,7 +110,7 @@ pub fn run(common: &Common, loaded: Loaded, operands: &[PathBuf]) -> Result<Exit
     for record in finished.try_iter() {
         report.take(&record)?;
     }
-    report.end(&config.state_dir.join("ledger.db"))
+    Ok(report)
 }
 
 /// What this run has to say: of its own documents only.

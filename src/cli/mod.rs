@@ -22,7 +22,6 @@ use crate::cli::args::{Cli, Command, ConfigCommand, Format, SchemaName};
 use crate::cli::exit::{Exit, Misuse};
 use crate::config::{self, Loaded, Overrides};
 use crate::schema::Schema;
-use crate::sys;
 
 /// Runs the command line of this process and returns its exit code.
 pub fn main() -> ExitCode {
@@ -82,7 +81,7 @@ fn refuse(misuse: Option<String>) -> Result<()> {
 }
 
 /// Reads the configuration of this process.
-pub(super) fn load(overrides: &Overrides) -> Result<Loaded> {
+pub(crate) fn load(overrides: &Overrides) -> Result<Loaded> {
     let environment = config::environment(std::env::vars_os())?;
     Ok(config::load(overrides, &environment, rustix::process::geteuid().is_root())?)
 }
@@ -143,12 +142,4 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn shown(error: &anyhow::Error) -> String {
     let chain = format!("{error:#}");
     chain.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
-}
-
-/// Prepares the process for long or hostile work, before any thread is started.
-fn harden() -> Result<()> {
-    sys::ignore_signals().context("ignore signals")?;
-    // Every mode is given where a file is made; a strict mask would take rights away from readers.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    Ok(())
 }

@@ -22,7 +22,7 @@ use crate::telemetry::{self, Log};
 const EVENTS: usize = 64;
 
 pub fn run(overrides: &Overrides) -> Result<Exit> {
-    super::harden()?;
+    setup::harden()?;
     let loaded = load(overrides)?;
     let config = &loaded.config;
     let log = telemetry::init(&config.log_level, &config.log_format)

@@ -14,7 +14,15 @@ use crate::sink::exec::Exec;
 use crate::sink::package::Package;
 use crate::sink::stdout::Stdout;
 use crate::sink::{self, Sink};
-use crate::{compose, config};
+use crate::{compose, config, sys};
+
+/// Prepares the process for long or hostile work, before any thread is started.
+pub fn harden() -> Result<()> {
+    sys::ignore_signals().context("ignore signals")?;
+    // Every mode is given where a file is made; a strict mask would take rights away from readers.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    Ok(())
+}
 
 /// A setting that only shows to be wrong when it is used.
 pub fn refused(what: &str, source: anyhow::Error) -> anyhow::Error {

@@ -29,7 +29,7 @@ pub use lead::{Claimant, Lead, Leadership};
 pub use take::{InboxOptions, Operand, Source, Until};
 
 use crate::model::{FileName, Record, Seq};
-use crate::processor::{Settings, Window};
+use crate::processor::{Job, Settings, Window};
 use crate::watch::Collector;
 use crate::{intake, leader, ledger, sink, spool};
 
@@ -123,30 +123,13 @@ pub fn start(
     let (collector, woken) = Collector::new();
     let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
     let stages = Stages { events: events.clone(), heartbeats: heartbeats.clone() };
-
     let (to_ledger, from_stages) = record::channel();
     let (to_process, process_inbox) = process::channel();
     let (to_shelf, shelf_inbox) = shelve::channel();
-
     let (unread, undelivered, unarchived) = (left.unread, left.undelivered, left.unarchived);
     let lanes = sinks.iter().map(|sink| (sink.name().to_owned(), sink.batch_max())).collect();
-    let mut deliverers = Vec::new();
     let (answers, answered) = deliver::channel();
-    for (lane, sink) in sinks.into_iter().enumerate() {
-        let name = format!("sink-{}", sink.name());
-        let (to_sink, batches) = deliver::batches();
-        deliverers.push(to_sink);
-        let stage = deliver::Stage {
-            lane,
-            sink,
-            lead: Arc::clone(&lead),
-            answers: answers.clone(),
-            to_ledger: to_ledger.clone(),
-        };
-        stages.spawn(&name, move |beat| stage.run(&batches, &beat))?;
-    }
-    drop(answers);
-
+    let deliverers = start_sinks(&stages, sinks, answers, &lead, &to_ledger)?;
     let stage = record::Stage { writer, to_process, to_shelf: Some(to_shelf) };
     stages.spawn("record", move |beat| stage.run(&from_stages, &beat))?;
 
@@ -194,6 +177,26 @@ pub fn start(
     };
     stages.spawn("take", move |beat| stage.run(source, unread, &beat))?;
     Ok(Running { stop, collector, heartbeats, stages: stages.count() })
+}
+
+/// Starts a thread for each sink, which sends to `answers`; returns the way to each.
+fn start_sinks(
+    stages: &Stages,
+    sinks: Vec<Box<dyn sink::Sink>>,
+    answers: Sender<deliver::Message>,
+    lead: &Arc<Lead>,
+    to_ledger: &Sender<ToLedger>,
+) -> Result<Vec<Sender<Vec<Job>>>, Error> {
+    let mut deliverers = Vec::new();
+    for (lane, sink) in sinks.into_iter().enumerate() {
+        let name = format!("sink-{}", sink.name());
+        let (to_sink, batches) = deliver::batches();
+        deliverers.push(to_sink);
+        let (lead, answers, to_ledger) = (Arc::clone(lead), answers.clone(), to_ledger.clone());
+        let stage = deliver::Stage { lane, sink, lead, answers, to_ledger };
+        stages.spawn(&name, move |beat| stage.run(&batches, &beat))?;
+    }
+    Ok(deliverers)
 }
 
 /// What a start needs besides the leadership.

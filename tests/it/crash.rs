@@ -53,11 +53,9 @@ fn killing_at_any_moment_changes_nothing_in_the_end() {
     assert_eq!(site.names("failed").len(), 2 * INVALID);
     for target in 0..50 {
         let name = format!("t{target}");
-        let last = history
-            .iter()
-            .rev()
-            .find(|record| record["intent"]["target"] == Value::from(name.clone()))
-            .unwrap();
+        let wanted = Value::from(name.clone());
+        let last =
+            history.iter().rev().find(|record| record["intent"]["target"] == wanted).unwrap();
         assert_ne!(last["outcome"], "superseded");
         assert_eq!(site.replicas(&name), last["intent"]["replicas"].as_u64(), "{name}");
     }

@@ -12,11 +12,12 @@ const RANKS: [(&str, u8); 20] = [
     ("model", 0),
     ("limits", 0),
     ("sys", 0),
+    // Counting by the limits; `sequence` fills groups with it.
+    ("batch", 0),
     ("settle", 1),
     ("schema", 1),
     ("compose", 1),
     ("sequence", 1),
-    ("batch", 1),
     ("retry", 1),
     ("config", 2),
     ("telemetry", 2),
@@ -36,6 +37,11 @@ const FREE: &str = "limits";
 
 const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 70;
+
+/// Functions that are one table: a match over a closed enum, a few lines a variant. Splitting one
+/// would only hide which variant is missing.
+const TABLES: [(&str, &str); 2] =
+    [("src/schema/check.rs", "name"), ("src/schema/wording.rs", "words")];
 
 /// What product code does not call: the words, where they are allowed, and what to do instead.
 const BANNED_CALLS: [(&str, &[&str], &str); 11] = [
@@ -363,7 +369,8 @@ fn function_length(sources: &[Source]) -> Vec<String> {
             let name = heads(&source.product[at + "fn ".len()..]).concat();
             let Some(end) = item_end(&source.product, at) else { continue };
             let lines = source.product[at..end].lines().count();
-            if lines > FUNCTION_LINES_MAX {
+            let is_table = TABLES.contains(&(source.path.as_str(), name.as_str()));
+            if lines > FUNCTION_LINES_MAX && !is_table {
                 let message = format!(
                     "`{name}` has {lines} lines; at most {FUNCTION_LINES_MAX} fit a screen"
                 );

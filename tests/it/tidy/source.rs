@@ -21,7 +21,10 @@ pub struct Source {
 impl Source {
     pub fn new(path: &str, text: &str) -> Self {
         let code = if path.ends_with(".rs") { blank_literals(text) } else { text.to_owned() };
-        let product = blank_tests(&code);
+        // `mod tests;` under `#[cfg(test)]` is a file or folder of its own.
+        let is_test = path.ends_with("/tests.rs") || path.contains("/tests/");
+        let product =
+            if is_test && path.starts_with("src/") { blank_all(&code) } else { blank_tests(&code) };
         Source { path: path.to_owned(), text: text.to_owned(), code, product }
     }
 
@@ -86,6 +89,11 @@ pub fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 
         let after = bytes.get(at + word.len());
         !(inside(head.as_ref()) && inside(before) || inside(tail.as_ref()) && inside(after))
     })
+}
+
+/// Turns everything but line breaks into blanks.
+fn blank_all(code: &str) -> String {
+    code.chars().map(|c| if c == '\n' { c } else { ' ' }).collect()
 }
 
 /// Turns comments, strings and characters into blanks and keeps the line breaks.
