@@ -136,14 +136,20 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// Reading, writing or syncing failed; the process must stop.
+    /// Reading or syncing failed; the process must stop. A full disk is no error here.
     pub fn tidy(&mut self) -> Result<(), Error> {
         if self.wal_bytes < CHECKPOINT_BYTES {
             return Ok(());
         }
-        self.checkpoint("PASSIVE")?;
-        self.wal_bytes = 0;
-        Ok(())
+        match self.checkpoint("PASSIVE") {
+            // Everything is safe in the WAL; it only stays longer until there is room again.
+            Err(error) if error.is_full() => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.wal_bytes = 0;
+                Ok(())
+            }
+        }
     }
 
     /// Empties the WAL and closes. `-wal` and `-shm` stay, for readers that may not create them.
@@ -152,7 +158,10 @@ impl Writer {
     ///
     /// As for [`Writer::tidy`]; everything committed is safe all the same.
     pub fn close(self) -> Result<(), Error> {
-        self.checkpoint("TRUNCATE")?;
+        match self.checkpoint("TRUNCATE") {
+            Err(error) if !error.is_full() => return Err(error),
+            _ => {}
+        }
         self.connection.close().map_err(|(_, source)| Error::Sql { step: "close", source })
     }
 

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
+use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -96,4 +98,67 @@ fn an_accepted_intent_is_delivered_by_the_next_start_and_keeps_its_attempts() {
     assert_eq!(record["outcome"], "delivered");
     assert_eq!((&record["seq"], &record["epoch"]), (&pending["seq"], &pending["epoch"]));
     assert!(record["receipts"][0]["attempts"].as_u64() > Some(1), "{record}");
+}
+
+/// A small filesystem of its own for a site, where that may be mounted.
+struct SmallDisk {
+    site: Site,
+}
+
+impl SmallDisk {
+    fn mount(kib: u32) -> Option<Self> {
+        let site = Site::new();
+        let size = format!("size={kib}k");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(site.root())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if !mounted {
+            eprintln!("SKIPPED: a small filesystem cannot be mounted here (needs root)");
+            return None;
+        }
+        std::fs::create_dir_all(site.inbox()).unwrap();
+        site.configure("");
+        Some(SmallDisk { site })
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.site.root()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_new_work_and_goes_on_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount(3 << 10) else { return };
+    let site = &disk.site;
+    let daemon = site.start();
+    let ballast = site.root().join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    // Make room for the documents alone.
+    file.set_len(file.metadata().unwrap().len() - (300 << 10)).unwrap();
+    let mut dropped = 0;
+    for index in 0..60 {
+        let path = site.inbox().join(format!("intent-{index}.json"));
+        match std::fs::write(&path, scaling(&format!("t{index}"), 2)) {
+            Ok(()) => dropped += 1,
+            Err(_) => drop(std::fs::remove_file(&path)),
+        }
+    }
+    assert!(dropped > 0, "there was room for some documents");
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(site.names("processed").len() < dropped, "the disk was full: the test shows nothing");
+    std::fs::remove_file(&ballast).unwrap();
+    drop(file);
+    wait_until("an empty inbox", || site.names("inbox").is_empty());
+    wait_until("an empty work directory", || site.names("work").is_empty());
+    assert_eq!(daemon.stop().0, Some(0));
+    let history = site.history();
+    let delivered = history.iter().filter(|record| record["outcome"] == "delivered").count();
+    let half = history.iter().filter(|r| r["code"] == "EMPTY" || r["code"] == "INCOMPLETE").count();
+    assert!(history.len() >= dropped && delivered + half == history.len(), "{history:#?}");
+    assert!(delivered >= dropped, "{delivered} of {dropped}");
 }
