@@ -56,8 +56,11 @@ impl Writer {
         let connection = layout::open_for_writing(path)?;
         let id = row::read_meta(&connection, "ledger_id")?;
         let epoch = row::read_epoch(&connection)?;
-        // What an earlier process left in the WAL is unknown: copy it back at the first occasion.
-        Ok(Writer { connection, path: path.to_owned(), id, epoch, wal_bytes: CHECKPOINT_BYTES })
+        // What a killed process left in the WAL counts, so that it is copied back when it is much.
+        let mut wal = path.to_owned().into_os_string();
+        wal.push("-wal");
+        let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len() as usize);
+        Ok(Writer { connection, path: path.to_owned(), id, epoch, wal_bytes })
     }
 
     /// Tells this ledger from every other one, for ever.

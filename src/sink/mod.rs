@@ -176,6 +176,6 @@ pub enum Fatal {
     Lock { path: PathBuf, source: io::Error },
     #[error("keep the step of intent {seq} in the ledger")]
     Journal { seq: Seq, source: Box<dyn std::error::Error + Send + Sync> },
-    #[error("read the epoch from the ledger")]
+    #[error("check that this instance still leads")]
     Epoch { source: Box<dyn std::error::Error + Send + Sync> },
 }

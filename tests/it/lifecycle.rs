@@ -162,3 +162,34 @@ fn no_log_line_carries_what_a_stranger_put_into_a_name() {
     assert!(log.iter().any(|line| line.contains("BAD_NAME")), "{log:#?}");
     assert!(log.iter().all(|line| !line.contains('\u{1b}')), "{log:#?}");
 }
+
+#[test]
+fn a_lone_intent_costs_at_most_five_syncs() {
+    let site = Site::new();
+    let trace = site.root().join("trace");
+    let mut command = std::process::Command::new("strace");
+    command.args(["-f", "-qq", "-e", "trace=fsync,fdatasync,syncfs", "-o"]).arg(&trace);
+    let daemon = site.command(&["run", "--log-format", "json"]);
+    command.arg(daemon.get_program()).args(daemon.get_args());
+    if std::process::Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: strace is not installed");
+        return;
+    }
+    let mut daemon = Daemon::from(command);
+    daemon.wait_for_message("ready");
+    let syncs = || {
+        let text = std::fs::read_to_string(&trace).unwrap();
+        text.lines().filter(|line| line.contains("sync")).count()
+    };
+    let before = syncs();
+    site.drop_file("intent-a.json", &scaling("web", 2));
+    site.wait_for_records(1);
+    let counted = syncs() - before;
+    // A killed strace would leave the daemon behind: ask the daemon itself, which the lock names.
+    let lock = std::fs::read_to_string(site.root().join("state/leader.lock")).unwrap();
+    let holder: serde_json::Value = serde_json::from_str(&lock).unwrap();
+    let pid = rustix::process::Pid::from_raw(holder["pid"].as_i64().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(daemon.wait_code(), 0);
+    assert!((1..=5).contains(&counted), "{counted} syncs");
+}
