@@ -5,9 +5,12 @@ use std::time::Instant;
 
 use intentd::schema::{Policy, Schema};
 
-use crate::{Line, document, median};
+use crate::site::document;
+use crate::table::{Goal, Row};
+use crate::{Scale, median};
 
-pub fn measure(rounds: usize) -> Line {
+pub fn measure(scale: Scale) -> Vec<Row> {
+    let rounds = scale.of(10, 20_000, 200_000);
     let (schema, policy, text) = (Schema::builtin(), Policy::default(), document(7));
     let ours = || {
         assert!(black_box(schema.judge(black_box(text.as_bytes()), &policy)).is_ok());
@@ -22,14 +25,13 @@ pub fn measure(rounds: usize) -> Line {
         all.push(nanoseconds(rounds, ours));
         alone.push(nanoseconds(rounds, parse));
     }
-    let (all, alone) = (median(all), median(alone));
-    Line {
-        measure: "judge one document (reference: serde_json to a value)".to_owned(),
-        ours: format!("{all:.0} ns"),
-        reference: format!("{alone:.0} ns"),
-        ratio: format!("{:.2}", alone / all),
-        target: "",
-    }
+    vec![Row {
+        name: "judge one document".to_owned(),
+        unit: "ns",
+        ours: median(all),
+        reference: Some((median(alone), "serde_json alone")),
+        goal: Goal::None,
+    }]
 }
 
 fn nanoseconds(rounds: usize, work: impl Fn()) -> f64 {

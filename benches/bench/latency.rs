@@ -1,86 +1,63 @@
-//! From the producer's rename to the durable package and to the archived file, at 100 a second.
+//! From the producer's rename to the package and to the archived file, at 100 a second.
 
-use std::fs::{self, File};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Line, document};
+use crate::ground::{Ground, Medium};
+use crate::site::{Site, document, file_name, wait_for};
+use crate::table::{Goal, Row};
+use crate::{Scale, pause, percentile};
 
 const PACE: Duration = Duration::from_millis(10);
 
-pub fn measure(count: usize) -> Vec<Line> {
-    let root = tempfile::tempdir().expect("a temporary directory");
-    fs::create_dir(root.path().join("inbox")).expect("a directory");
-    let log = File::create(root.path().join("log")).expect("a file");
-    let mut daemon = Command::new(env!("CARGO_BIN_EXE_intentd"))
-        .args(["run", "--log-level", "info", "--log-format", "json", "--spool"])
-        .arg(root.path())
-        .arg("--state-dir")
-        .arg(root.path().join("state"))
-        .stderr(log)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("the binary starts");
-    wait_for(&root.path().join("packages"));
-    pause(Duration::from_millis(300));
-    let mut latencies = Vec::new();
-    let mut syncs = Vec::new();
+pub fn measure(scale: Scale) -> Vec<Row> {
+    let (count, medium) = (scale.of(3, 500, 3_000), Medium::disk(scale));
+    let ground = Ground::new(medium, count);
+    let site = Site::new(&ground.path().join("spool"));
+    let daemon = site.start(&[]);
+    let (mut packages, mut archived, mut syncs) = (Vec::new(), Vec::new(), Vec::new());
     for index in 0..count {
         let next = Instant::now() + PACE;
-        let inbox = root.path().join("inbox");
-        let name = format!("intent-{index:06}.json");
-        fs::write(inbox.join(".new"), document(index)).expect("a file");
-        let start = Instant::now();
-        fs::rename(inbox.join(".new"), inbox.join(&name)).expect("a rename");
-        wait_for(&root.path().join("processed").join(&name));
-        latencies.push(start.elapsed());
-        syncs.push(one_sync(root.path()));
+        let name = file_name(index);
+        let dropped = site.drop_file(&name, &document(index));
+        // The package shows when it has been synced; its name is synced before the file is archived.
+        wait_for(&site.package(index));
+        packages.push(dropped.elapsed().as_secs_f64() * 1e3);
+        wait_for(&site.processed(&name));
+        archived.push(dropped.elapsed().as_secs_f64() * 1e3);
+        syncs.push(one_sync(ground.path()).as_secs_f64() * 1e3);
         pause(next.saturating_duration_since(Instant::now()));
     }
-    daemon.kill().expect("the daemon is there");
-    daemon.wait().expect("the daemon ends");
-    let (sync, p50, p99) = (
-        percentile(&mut syncs, 50),
-        percentile(&mut latencies, 50),
-        percentile(&mut latencies, 99),
-    );
-    let line = |name: &str, ours: Duration, target| Line {
-        measure: format!(
-            "rename to archived file at 100/s, {name} (reference: one fdatasync, p50)"
-        ),
-        ours: format!("{:.2} ms", ours.as_secs_f64() * 1e3),
-        reference: format!("{:.2} ms", sync.as_secs_f64() * 1e3),
-        ratio: format!("{:.1}", ours.as_secs_f64() / sync.as_secs_f64()),
-        target,
+    daemon.stop();
+    let sync = percentile(&mut syncs, 50);
+    let row = |what: &str, ours, goal| Row {
+        name: format!("rename to {what}, 100/s, {}", medium.name()),
+        unit: "ms",
+        ours,
+        reference: Some((sync, "one fdatasync, p50")),
+        goal,
     };
-    vec![line("p50", p50, "<= 8 syncs"), line("p99", p99, "<= 25 ms")]
+    let mut rows = vec![
+        row("package p50", percentile(&mut packages, 50), Goal::None),
+        row("package p99", percentile(&mut packages, 99), Goal::None),
+        row("archived p50", percentile(&mut archived, 50), Goal::Most(8.0)),
+        row("archived p99", percentile(&mut archived, 99), Goal::Value(10.0)),
+    ];
+    rows.push(Row {
+        reference: None,
+        ..row("fdatasync p99", percentile(&mut syncs, 99), Goal::None)
+    });
+    rows
 }
 
+/// Appends to a file of its own, as a ledger would.
 fn one_sync(root: &Path) -> Duration {
-    let mut file = File::create(root.join("probe")).expect("a file");
+    let path = root.join("probe");
+    let mut file = OpenOptions::new().append(true).create(true).open(path).expect("a file");
     file.write_all(&[b'x'; 400]).expect("a write");
     let start = Instant::now();
     file.sync_data().expect("a sync");
     start.elapsed()
-}
-
-/// Looks often, with pauses that leave the processor to the daemon.
-fn wait_for(path: &Path) {
-    let start = Instant::now();
-    while !path.exists() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{} comes", path.display());
-        pause(Duration::from_micros(100));
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "pacing is what this measure is made of")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
-}
-
-fn percentile(values: &mut [Duration], percent: usize) -> Duration {
-    values.sort_unstable();
-    values[(values.len() * percent / 100).min(values.len() - 1)]
 }

@@ -1,63 +1,150 @@
 //! What an intent costs, beside what it must cost: `cargo bench`, or `cargo bench -- --quick`.
 //!
-//! Absolute figures belong to the machine; the ratios are what counts. Every pair is measured in
-//! one run, alternating, and the median of three is shown. Measure on a quiet machine, and point
-//! `TMPDIR` at a fresh filesystem: a long used ext4 creates directories several times slower.
+//! ```text
+//! cargo bench -- [--quick] [--save FILE] [--compare FILE] [MEASURE...]
+//! ```
+//! Absolute figures belong to the machine; ratios, counts of calls and counts of instructions are what
+//! is judged. What is compared runs in one go, alternating, and the median of three is shown. Only a
+//! broken budget (calls, syncs, instructions) ends with 1: times are shown, never judged.
+//!
+//! As root each run has a freshly made ext4 of its own: a long used one creates directories several
+//! times slower. Otherwise the temporary directory is used, and the table says so. Without
+//! `cargo bench` (that is, in `cargo test --benches`) everything runs once, tiny and unjudged.
 
+mod backlog;
+mod calls;
 mod drain;
 mod floor;
+mod ground;
+mod instructions;
 mod judge;
 mod latency;
+mod ledger;
+mod lifecycle;
+mod site;
+mod table;
+mod validate;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-/// One line of the table.
-pub struct Line {
-    pub measure: String,
-    pub ours: String,
-    pub reference: String,
-    pub ratio: String,
-    pub target: &'static str,
+use table::{Row, Saved};
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Only that everything works.
+    Smoke,
+    /// At most three minutes.
+    Quick,
+    Full,
 }
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let quick = arguments.iter().any(|argument| argument == "--quick");
-    let count = if quick { 2_000 } else { 20_000 };
-    let mut lines = vec![judge::measure(if quick { 20_000 } else { 200_000 })];
-    lines.extend(drain::measure("disk", &std::env::temp_dir(), count));
-    let memory = PathBuf::from("/dev/shm");
-    if memory.is_dir() {
-        lines.extend(drain::measure("tmpfs", &memory, count));
-    } else {
-        eprintln!("SKIPPED tmpfs: there is no /dev/shm");
+impl Scale {
+    /// The size of a measure at this scale.
+    pub fn of<T>(self, smoke: T, quick: T, full: T) -> T {
+        match self {
+            Scale::Smoke => smoke,
+            Scale::Quick => quick,
+            Scale::Full => full,
+        }
     }
-    lines.extend(latency::measure(if quick { 200 } else { 1_000 }));
-    println!("| measure | ours | reference | ratio | target |\n|---|---|---|---|---|");
-    for Line { measure, ours, reference, ratio, target } in lines {
-        println!("| {measure} | {ours} | {reference} | {ratio} | {target} |");
+}
+
+/// Makes some lines of the table.
+type Measure = fn(Scale) -> Vec<Row>;
+
+/// All measures by their names on the command line, those that need quiet first.
+const MEASURES: [(&str, Measure); 10] = [
+    ("judge", judge::measure),
+    ("instructions", instructions::measure),
+    ("calls", calls::measure),
+    ("lifecycle", lifecycle::measure),
+    ("latency", latency::measure),
+    ("validate", validate::measure),
+    ("drain", drain::measure),
+    ("superseding", drain::measure_superseding),
+    ("ledger", ledger::measure),
+    ("waiting", backlog::measure),
+];
+
+#[derive(Debug)]
+struct Options {
+    scale: Scale,
+    save: Option<PathBuf>,
+    compare: Option<PathBuf>,
+    measures: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    if let Some(rounds) = std::env::args().skip_while(|it| it != instructions::CHILD).nth(1) {
+        instructions::work(rounds.parse().expect("a number of rounds"));
+        return ExitCode::SUCCESS;
     }
+    let Some(options) = options(std::env::args().skip(1)) else {
+        let names: Vec<&str> = MEASURES.iter().map(|(name, _)| *name).collect();
+        eprintln!(
+            "usage: cargo bench -- [--quick] [--save FILE] [--compare FILE] [{}]...",
+            names.join("|")
+        );
+        return ExitCode::from(2);
+    };
+    let before = options.compare.as_deref().map(Saved::read);
+    let mut rows = Vec::new();
+    for (name, measure) in MEASURES {
+        if options.measures.is_empty() || options.measures.iter().any(|wanted| wanted == name) {
+            eprintln!("measuring: {name}");
+            rows.extend(measure(options.scale));
+        }
+    }
+    table::print(&rows, before.as_ref());
+    if let Some(path) = &options.save {
+        Saved::write(path, &rows);
+    }
+    if options.scale != Scale::Smoke && rows.iter().any(Row::breaks_budget) {
+        eprintln!("a budget is exceeded: mend it, or raise it in the bench with its reason");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// `None` for what is not understood.
+fn options(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
+    let mut options =
+        Options { scale: Scale::Smoke, save: None, compare: None, measures: Vec::new() };
+    let mut quick = false;
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            // Cargo says so when it benches, and does not when it tests.
+            "--bench" => options.scale = Scale::Full,
+            "--quick" => quick = true,
+            "--save" => options.save = Some(arguments.next()?.into()),
+            "--compare" => options.compare = Some(arguments.next()?.into()),
+            name if MEASURES.iter().any(|(known, _)| *known == name) => {
+                options.measures.push(argument);
+            }
+            _ => return None,
+        }
+    }
+    if quick {
+        options.scale = Scale::Quick;
+    }
+    Some(options)
 }
 
 /// The middle one.
 pub fn median(mut values: Vec<f64>) -> f64 {
+    percentile(&mut values, 50)
+}
+
+/// The value that so many in a hundred do not exceed.
+pub fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values[(values.len() * percent / 100).min(values.len() - 1)]
 }
 
-/// The text of one intent for a target of its own.
-pub fn document(index: usize) -> String {
-    format!(
-        r#"{{"intent_type":"scaling","target":"web-{index}","namespace":"ran-a","replicas":{},"reason":"load","source":"test","correlation_id":"c-{index}"}}"#,
-        1 + index % 100
-    )
-}
-
-/// Fills an inbox.
-pub fn fill(inbox: &std::path::Path, count: usize) {
-    std::fs::create_dir_all(inbox).expect("a directory");
-    for index in 0..count {
-        std::fs::write(inbox.join(format!("intent-{index:06}.json")), document(index))
-            .expect("a file");
-    }
+/// Waits on the clock.
+#[expect(clippy::disallowed_methods, reason = "pacing is what latencies are measured with")]
+pub fn pause(time: std::time::Duration) {
+    std::thread::sleep(time);
 }

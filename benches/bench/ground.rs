@@ -1,0 +1,93 @@
+//! Where is measured: a filesystem that nothing else has used.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::geteuid;
+use tempfile::TempDir;
+
+use crate::Scale;
+
+/// What the files lie on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// ext4 on a loop device, made anew.
+    Ext4,
+    Tmpfs,
+    /// The temporary directory, whatever it lies on: without root there is no mounting.
+    Temporary,
+}
+
+impl Medium {
+    /// The media that can be had.
+    pub fn all(scale: Scale) -> Vec<Medium> {
+        if scale != Scale::Smoke && geteuid().is_root() {
+            return vec![Medium::Ext4, Medium::Tmpfs];
+        }
+        vec![Medium::Temporary]
+    }
+
+    /// The disk among them.
+    pub fn disk(scale: Scale) -> Medium {
+        Medium::all(scale)[0]
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Medium::Ext4 => "fresh ext4",
+            Medium::Tmpfs => "tmpfs",
+            Medium::Temporary => "TMPDIR, not fresh",
+        }
+    }
+}
+
+/// A filesystem, or a directory, that goes when this is dropped: an unmounted image costs no deletion
+/// of files, which would slow down what is measured next.
+#[derive(Debug)]
+pub struct Ground {
+    root: PathBuf,
+    mounted: bool,
+    _holder: TempDir,
+}
+
+impl Ground {
+    /// Room for so many intents, or as many files in the inbox.
+    pub fn new(medium: Medium, intents: usize) -> Self {
+        let holder = tempfile::tempdir().expect("a temporary directory");
+        let root = holder.path().join("ground");
+        std::fs::create_dir(&root).expect("a directory");
+        match medium {
+            Medium::Ext4 => mount_ext4(&holder.path().join("image"), &root, intents),
+            Medium::Tmpfs => call("mount", &["-t", "tmpfs", "-o", "size=80%", "bench"], &root),
+            Medium::Temporary => {}
+        }
+        Ground { root, mounted: medium != Medium::Temporary, _holder: holder }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if self.mounted {
+            call("umount", &[], &self.root);
+        }
+    }
+}
+
+/// The image is sparse. The kernel's late initialisation of inode tables is kept out of the figures.
+fn mount_ext4(image: &Path, root: &Path, intents: usize) {
+    let size = (intents as u64 * (48 << 10)).max(1 << 30);
+    let file = std::fs::File::create_new(image).expect("an image");
+    file.set_len(size).expect("a sparse file");
+    call("mkfs.ext4", &["-q", "-F", "-i", "4096"], image);
+    let image = image.to_str().expect("a path of ours");
+    call("mount", &["-t", "ext4", "-o", "loop,noinit_itable", image], root);
+}
+
+fn call(program: &str, arguments: &[&str], last: &Path) {
+    let status = Command::new(program).args(arguments).arg(last).stdout(Stdio::null()).status();
+    assert!(status.is_ok_and(|status| status.success()), "{program} {arguments:?} works");
+}
