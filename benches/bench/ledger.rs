@@ -114,7 +114,7 @@ fn acceptance(schema: &Schema, index: usize) -> Acceptance {
         digest: Some(Digest::of(&document)),
         verdict: Verdict::Admitted {
             intent: IntentSummary::from(&intent),
-            source: intent.source.clone(),
+            source: intent.source.map(|source| source.as_str().to_owned()),
             document,
         },
     }
