@@ -436,7 +436,8 @@ fn reachable(sources: &[Source]) -> Vec<String> {
             _ => (folder, stem),
         };
         match (folder, name) {
-            ("src", "lib" | "main") | ("tests/it", "main") | ("benches", _) => continue,
+            ("src", "lib" | "main") | ("tests/it" | "benches/bench", "main") => continue,
+            ("benches", _) => continue,
             ("tests", _) => {
                 let message = "a second test binary; make it a module of tests/it/main.rs";
                 complaints.push(source.complaint(0, message));
@@ -446,7 +447,7 @@ fn reachable(sources: &[Source]) -> Vec<String> {
         }
         let parents = match folder {
             "src" => vec!["src/lib.rs".to_owned(), "src/main.rs".to_owned()],
-            "tests/it" => vec!["tests/it/main.rs".to_owned()],
+            "tests/it" | "benches/bench" => vec![format!("{folder}/main.rs")],
             _ => vec![format!("{folder}.rs"), format!("{folder}/mod.rs")],
         };
         if !declares(&parents, name) {
