@@ -36,10 +36,12 @@ pub fn measure(scale: Scale) -> Vec<Row> {
 fn lone(scale: Scale) -> Row {
     let ground = Ground::new(Medium::disk(scale), 10);
     let site = Site::new(&ground.path().join("spool"));
-    let trace = ground.path().join("trace");
+    let outside = tempfile::tempdir().expect("a temporary directory");
+    let trace = outside.path().join("trace");
     let traced = format!("trace={}", SYNCS.join(","));
     let path = trace.to_str().expect("a path of ours");
-    let daemon = site.start(&["strace", "-f", "-qq", "-e", &traced, "-o", path]);
+    let daemon = site.start(&["strace", "-D", "-f", "-qq", "-e", &traced, "-o", path]);
+    // `-D`: the process that was started, and is ended, is the daemon.
     // The first intent makes what a daemon makes once.
     let count = |index: usize| {
         let before = lines(&trace);
@@ -49,7 +51,7 @@ fn lone(scale: Scale) -> Row {
         lines(&trace) - before
     };
     let most = (0..5).map(count).skip(1).max().unwrap_or_default();
-    drop(daemon);
+    daemon.stop();
     Row {
         name: "syncs of a lone intent until it is archived".to_owned(),
         unit: "syncs",
@@ -98,7 +100,8 @@ fn counted(scale: Scale, count: usize) -> BTreeMap<String, f64> {
     let ground = Ground::new(Medium::disk(scale), count);
     let site = Site::new(&ground.path().join("spool"));
     site.fill(count, count);
-    let summary = ground.path().join("summary");
+    let outside = tempfile::tempdir().expect("a temporary directory");
+    let summary = outside.path().join("summary");
     let path = summary.to_str().expect("a path of ours");
     site.drain(&["strace", "-f", "-qq", "-c", "-U", "calls,name", "-o", path], count);
     let text = fs::read_to_string(&summary).expect("a summary");

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use crate::Scale;
+use crate::{Scale, pause};
 
 /// What the files lie on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +72,18 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
+        // A process that was killed a moment ago may still be in it.
+        let mut left = 50;
+        while self.mounted && left > 0 {
+            let status = Command::new("umount").arg(&self.root).stderr(Stdio::null()).status();
+            self.mounted = !status.is_ok_and(|status| status.success());
+            left -= 1;
+            if self.mounted {
+                pause(Duration::from_millis(100));
+            }
+        }
         if self.mounted {
-            call("umount", &[], &self.root);
+            eprintln!("{} cannot be unmounted", self.root.display());
         }
     }
 }

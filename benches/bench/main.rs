@@ -77,11 +77,14 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    if let Some(rounds) = std::env::args().skip_while(|it| it != instructions::CHILD).nth(1) {
-        instructions::work(rounds.parse().expect("a number of rounds"));
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [child, what, rounds] = words.as_slice()
+        && child == instructions::CHILD
+    {
+        instructions::work(what, rounds.parse().expect("a number of rounds"));
         return ExitCode::SUCCESS;
     }
-    let Some(options) = options(std::env::args().skip(1)) else {
+    let Some(options) = options(words.into_iter()) else {
         let names: Vec<&str> = MEASURES.iter().map(|(name, _)| *name).collect();
         eprintln!(
             "usage: cargo bench -- [--quick] [--save FILE] [--compare FILE] [{}]...",
