@@ -102,7 +102,7 @@ fn listen(
                 next => report.hear(next),
             },
             recv(deadline) -> _ => {
-                supervisor.give_up();
+                supervisor.give_up()?;
                 break;
             }
         }

@@ -99,7 +99,7 @@ impl Daemon<'_> {
             }
             let now = Instant::now();
             if self.supervisor.deadline().is_some_and(|deadline| deadline <= now) {
-                self.supervisor.give_up();
+                self.supervisor.give_up()?;
                 break;
             }
             if let (Some(every), Some(at)) = (watchdog, next_beat)
