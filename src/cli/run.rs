@@ -34,7 +34,8 @@ pub fn run(overrides: &Overrides) -> Result<Exit> {
     let (events, heard) = bounded(EVENTS);
     signals::listen(events.clone())?;
     let claimant = setup::claimant(config)?;
-    let Some(lock) = wait_for_lock(&claimant, &events, &heard)? else {
+    let mut reloader = Reloader { overrides, loaded: loaded.clone(), live, log };
+    let Some(lock) = wait_for_lock(&claimant, &mut reloader, &events, &heard)? else {
         return Ok(Exit::Done);
     };
     let leadership = claimant.lead(lock)?;
@@ -54,16 +55,14 @@ pub fn run(overrides: &Overrides) -> Result<Exit> {
         quiet: config.settle_quiet,
         records: None,
     };
-    let running = pipeline::start(leadership, source, Arc::clone(&live), options, &events)?;
-    let supervisor = Supervisor::new(running, config.drain);
-    Daemon { overrides, loaded: loaded.clone(), live, log, supervisor }.run(&heard)
+    let live = Arc::clone(&reloader.live);
+    let running = pipeline::start(leadership, source, live, options, &events)?;
+    let supervisor = Supervisor::new(running, reloader.loaded.config.drain);
+    Daemon { reloader, supervisor }.run(&heard)
 }
 
 struct Daemon<'a> {
-    overrides: &'a Overrides,
-    loaded: Loaded,
-    live: Arc<Live>,
-    log: Log,
+    reloader: Reloader<'a>,
     supervisor: Supervisor,
 }
 
@@ -87,7 +86,10 @@ impl Daemon<'_> {
                             info!("ready");
                             notify(&[NotifyState::Ready, NotifyState::Status("leading")]);
                         }
-                        Next::Reload => self.reload(),
+                        Next::Reload => {
+                            self.reloader.reload("leading");
+                            self.supervisor.set_drain(self.reloader.loaded.config.drain);
+                        }
                         Next::Go | Next::StillWritten(_) => {}
                     }
                     if draining {
@@ -122,21 +124,32 @@ impl Daemon<'_> {
             error!(stages = stuck.join(","), "no progress; not telling the watchdog otherwise");
         }
     }
+}
 
-    /// Puts a new configuration in force, all of it that can be, or nothing.
-    fn reload(&mut self) {
+/// Reads the configuration again, for a leader and for a standby alike.
+struct Reloader<'a> {
+    overrides: &'a Overrides,
+    loaded: Loaded,
+    live: Arc<Live>,
+    log: Log,
+}
+
+impl Reloader<'_> {
+    /// Puts a new configuration in force, all of it that can be, or nothing; `role` is what systemd
+    /// shows afterwards.
+    fn reload(&mut self, role: &str) {
         if let Ok(now) = NotifyState::monotonic_usec_now() {
             notify(&[NotifyState::Reloading, now]);
         }
         let status = match self.try_reload() {
-            Ok(()) => "leading",
+            Ok(()) => role.to_owned(),
             Err(error) => {
                 let chain = format!("{error:#}");
                 error!(error = chain, "configuration not reloaded: the old one stays in force");
-                "leading; the last reload was refused"
+                format!("{role}; the last reload was refused")
             }
         };
-        notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+        notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
 
     fn try_reload(&mut self) -> Result<()> {
@@ -144,7 +157,6 @@ impl Daemon<'_> {
         let (rules, settings) = (setup::rules(&newer.config)?, setup::settings(&newer.config)?);
         self.log.set_level(&newer.config.log_level).context("use `log_level`")?;
         self.live.swap(rules, settings);
-        self.supervisor.set_drain(newer.config.drain);
         let waiting = self.loaded.changes_for_a_restart(&newer);
         if !waiting.is_empty() {
             warn!(keys = waiting.join(","), "these changes need a restart");
@@ -158,6 +170,7 @@ impl Daemon<'_> {
 /// Takes the lock, or stands by until it is ours; `None` when told to stop meanwhile.
 fn wait_for_lock(
     claimant: &Claimant,
+    reloader: &mut Reloader<'_>,
     events: &Sender<Event>,
     heard: &Receiver<Event>,
 ) -> Result<Option<Lock>> {
@@ -191,7 +204,8 @@ fn wait_for_lock(
                 info!("stopped");
                 return Ok(None);
             }
-            // There is nothing to look at, and a start as leader reads the configuration anyway.
+            Ok(Event::Signal(Signal::Reload)) => reloader.reload("standing by"),
+            // There is nothing to look at.
             Ok(_) => {}
             Err(_) => notify(&[NotifyState::Watchdog]),
         }

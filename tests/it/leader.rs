@@ -3,6 +3,8 @@
 // A producer that is slow, and a kill at a random moment, are made of time.
 #![allow(clippy::disallowed_methods)]
 
+use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::{Site, names, scaling, wait_until};
@@ -27,14 +29,21 @@ fn a_standby_takes_over_when_the_leader_is_killed() {
 }
 
 #[test]
-fn many_starts_at_once_have_one_leader() {
+fn many_starts_at_once_have_one_leader_at_a_time_and_an_epoch_each() {
     let site = Site::new();
-    let daemons: Vec<_> = (0..4).map(|_| site.launch(&[])).collect();
-    let leads = || daemons.iter().filter(|daemon| daemon.has_logged("ready")).count();
-    let waits = || daemons.iter().filter(|daemon| daemon.has_logged("standby")).count();
-    wait_until("one leader and three standbys", || (leads(), waits()) == (1, 3));
-    site.drop_file("intent-a.json", &scaling("web", 2));
-    assert_eq!(site.wait_for_records(1).len(), 1);
+    let mut daemons: Vec<_> = (0..4).map(|_| site.launch(&[])).collect();
+    let mut epochs = Vec::new();
+    while !daemons.is_empty() {
+        let count = |what| daemons.iter().filter(|daemon| daemon.has_logged(what)).count();
+        let waiting = daemons.len() - 1;
+        wait_until("one leader", || count("ready") == 1 && count("standby") >= waiting);
+        let seq = epochs.len() + 1;
+        site.drop_file(&format!("intent-{seq}.json"), &scaling("web", seq as u64));
+        epochs.push(site.wait_for_records(seq)[seq - 1]["epoch"].as_u64());
+        let leader = daemons.iter().position(|daemon| daemon.has_logged("ready")).unwrap();
+        daemons.swap_remove(leader).kill();
+    }
+    assert!(epochs.windows(2).all(|pair| pair[0] < pair[1]), "{epochs:?}");
 }
 
 #[test]
@@ -58,6 +67,75 @@ fn a_stale_leader_changes_nothing() {
 }
 
 #[test]
+fn a_leader_that_is_overtaken_amid_its_work_leaves_every_file_its_one_outcome() {
+    const FILES: usize = 60;
+    for (part, count) in [("work", 1), ("processed", 15)] {
+        let site = Site::new();
+        let mut stale = site.start();
+        for index in 0..FILES {
+            let text = scaling(&format!("t{}", index % 7), 1 + index as u64);
+            site.drop_file(&format!("intent-{index:02}.json"), &text);
+        }
+        wait_until(part, || {
+            site.names(part).len() >= count || site.names("processed").len() == FILES
+        });
+        stale.signal(libc::SIGSTOP);
+        let archived = site.names("processed").len();
+        std::fs::remove_file(site.root().join("state/leader.lock")).unwrap();
+        let mut leader = site.launch(&[]);
+        wait_until("the second one to lead or to end", || {
+            leader.has_logged("ready") || leader.has_ended()
+        });
+        if leader.has_ended() {
+            // The first one was stopped while it held the ledger or the packages: the second one
+            // has to refuse, and leads when the first one has noticed that it lost its lock.
+            assert_eq!(leader.wait_code(), 74, "{:#?}", leader.log());
+            println!("it was stopped amid a write");
+            stale.signal(libc::SIGCONT);
+            assert_eq!(stale.wait_code(), 74, "{:#?}", stale.log());
+            leader = site.start();
+        }
+        wait_until("an empty inbox", || site.names("inbox").is_empty());
+        let history = site.wait_for_records(FILES);
+        if !stale.has_ended() {
+            stale.signal(libc::SIGCONT);
+            assert_eq!(stale.wait_code(), 74, "{:#?}", stale.log());
+        }
+
+        println!("stopped with {archived} of {FILES} archived");
+        assert_eq!(site.history(), history, "the ledger is as the new leader left it");
+        let files: BTreeSet<_> = history.iter().map(|it| it["file"].as_str().unwrap()).collect();
+        assert_eq!((files.len(), history.len()), (FILES, FILES), "one record for each file");
+        assert_eq!(site.names("processed").len(), FILES);
+        assert_eq!((site.names("work"), site.names("status").len()), (vec![], FILES));
+        for target in 0..7 {
+            let target = format!("t{target}");
+            let last =
+                history.iter().rfind(|it| it["intent"]["target"] == target.as_str()).unwrap();
+            assert_eq!(site.replicas(&target), last["intent"]["replicas"].as_u64(), "{target}");
+        }
+    }
+}
+
+#[test]
+fn a_standby_leads_by_the_configuration_that_it_was_last_told_to_read() {
+    let site = Site::new();
+    let first = site.start();
+    let second = site.launch(&[]);
+    second.wait_for_message("standby");
+    site.configure("[policy]\ndenied_namespace = []\n");
+    second.signal(libc::SIGHUP);
+    second.wait_for_message("configuration not reloaded: the old one stays in force");
+    site.configure("[policy]\ndenied_namespaces = [\"default\"]\n");
+    second.signal(libc::SIGHUP);
+    second.wait_for_message("configuration reloaded");
+    first.kill();
+    second.wait_for_message("ready");
+    site.drop_file("intent-a.json", &scaling("web", 2));
+    assert_eq!(site.wait_for_records(1)[0]["code"], "POLICY");
+}
+
+#[test]
 fn a_broken_lock_is_not_a_held_one() {
     let site = Site::new();
     std::fs::create_dir(site.root().join("state")).unwrap();
@@ -67,6 +145,13 @@ fn a_broken_lock_is_not_a_held_one() {
     std::fs::remove_file(&lock).unwrap();
     std::fs::create_dir(&lock).unwrap();
     assert_eq!(site.launch(&[]).wait_code(), 74);
+    std::fs::remove_dir(&lock).unwrap();
+    assert!(Command::new("mkfifo").arg(&lock).status().unwrap().success());
+    assert_eq!(site.launch(&[]).wait_code(), 74);
+    let finished = site.run(&["batch"]);
+    assert_eq!(finished.code, Some(74), "broken is not busy: {}", finished.stderr);
+    std::fs::remove_file(&lock).unwrap();
+    assert_eq!(site.start().stop().0, Some(0));
 }
 
 #[test]
