@@ -1,12 +1,14 @@
 //! `batch` as a script uses it.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::json;
 
-use crate::support::{Finished, Site, names, scaling};
+use crate::support::{Finished, Site, names, scaling, wait_until};
 
 const IMAGE: &str = "[compose]\ndeployment_image = \"images.example/smf:1.0\"\n";
 const GOOD: [&str; 4] = [
@@ -56,6 +58,72 @@ fn the_exit_code_speaks_of_this_run_only() {
 }
 
 #[test]
+fn what_an_earlier_run_left_is_finished_and_not_answered_for() {
+    let site = Site::new();
+    let script = site.root().join("emit.sh");
+    std::fs::write(&script, "#!/bin/sh\n! grep -q left \"$2\"\n").unwrap();
+    std::fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    site.configure(&format!(
+        "sink = [\"exec\"]\n[retry]\nbudget = \"300ms\"\nfirst = \"20ms\"\nmax = \"50ms\"\n\
+         [sinks.exec]\ncommand = [{script:?}]\n"
+    ));
+    let daemon = site.start();
+    site.drop_file("intent-left.json", &scaling("left", 2));
+    wait_until("an accepted intent", || site.history().len() == 1);
+    daemon.kill();
+    let good = site.root().join("good");
+    std::fs::write(&good, scaling("good", 2)).unwrap();
+    let finished = site.run(&["batch", "-o", "jsonl", &good.to_string_lossy()]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let told: Vec<_> = finished.jsonl().iter().map(|record| record["seq"].clone()).collect();
+    assert_eq!(told, [2]);
+    let history = site.history();
+    let outcomes: Vec<_> = history.iter().map(|record| &record["outcome"]).collect();
+    assert_eq!(outcomes, ["parked", "delivered"]);
+    assert_eq!(site.reason("intent-left.json")["code"], "COMMAND_FAILED");
+    assert_eq!(site.names("work"), Vec::<String>::new());
+}
+
+#[test]
+fn a_directory_gives_its_own_files_with_taken_names_and_a_file_may_have_any_name() {
+    let site = Site::new();
+    let directory = site.root().join("documents");
+    std::fs::create_dir_all(directory.join("deeper")).unwrap();
+    for name in
+        ["intent-a.json", "b.intent.json", "notes.json", ".intent-x.json", "deeper/intent-c.json"]
+    {
+        std::fs::write(directory.join(name), scaling("web", 2)).unwrap();
+    }
+    let odd = site.root().join("a document\n");
+    std::fs::write(&odd, scaling("odd", 2)).unwrap();
+    let link = site.root().join("link");
+    std::os::unix::fs::symlink(&odd, &link).unwrap();
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let operands = [path(&directory), path(&odd), path(&link)];
+    let mut args = vec!["batch", "-o", "jsonl"];
+    args.extend(operands.iter().map(String::as_str));
+    let finished = site.run(&args);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let mut files: Vec<_> =
+        finished.jsonl().iter().map(|it| it["file"].as_str().unwrap().to_owned()).collect();
+    files.sort();
+    let mut expected = vec![
+        path(&directory.join("b.intent.json")),
+        path(&directory.join("intent-a.json")),
+        operands[1].clone(),
+        operands[2].clone(),
+    ];
+    expected.sort();
+    assert_eq!(files, expected);
+    assert_eq!(std::fs::read_to_string(&odd).unwrap(), scaling("odd", 2), "it is left alone");
+    assert!(link.is_symlink());
+    assert_eq!(names(&directory).len(), 4);
+    assert!(names(&site.spool().join("status")).iter().all(|name| name.len() <= 255));
+    assert_eq!((site.names("processed"), site.names("work")), (vec![], vec![]));
+    assert_eq!(["web", "odd"].map(|target| site.replicas(target)), [Some(2), Some(2)]);
+}
+
+#[test]
 fn standard_input_is_a_document() {
     let site = Site::new();
     let mut child = site
@@ -97,7 +165,11 @@ fn a_held_lock_ends_with_75_and_says_who() {
     let daemon = site.start();
     let finished = site.run(&["batch"]);
     assert_eq!(finished.code, Some(75));
-    assert!(finished.stderr.contains(&format!("pid {}", daemon.pid())), "{}", finished.stderr);
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let holder = format!("pid {} on {host} since 20", daemon.pid());
+    assert!(finished.stderr.contains(&holder), "{}", finished.stderr);
+    assert_eq!(finished.stdout, "");
+    assert_eq!(daemon.stop().0, Some(0));
 }
 
 #[test]

@@ -5,16 +5,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cases::{Verdict, cases};
+use crate::cases::{Case, Verdict, cases};
 use crate::support::{Daemon, Site, scaling, wait_until};
+use intentd::model::{FileName, derived};
 
 const IMAGE: &str = "[compose]\ndeployment_image = \"images.example/web:1\"\n";
 
@@ -31,30 +36,57 @@ fn assert_at_rest(site: &Site) {
 fn every_case_has_its_outcome() {
     for (limit, size) in [(1 << 20, "1MiB"), (5 << 20, "5MiB")] {
         let site = Site::with_config(&format!("{IMAGE}[intake]\nsize_bytes_max = \"{size}\"\n"));
-        let daemon = site.start();
+        let _daemon = site.start();
+        let mut taken = 0;
         for case in cases().into_iter().filter(|case| case.size_bytes_max == limit) {
-            let name = OsStr::from_bytes(&case.name);
             let temporary = site.inbox().join(".case.tmp");
             std::fs::write(&temporary, &case.bytes).unwrap();
+            let name = OsStr::from_bytes(&case.name);
             std::fs::rename(&temporary, site.inbox().join(name)).unwrap();
             if matches!(case.verdict, Verdict::Ignore) {
+                assert!(site.inbox().join(name).exists(), "{} is left alone", case.id);
+                std::fs::remove_file(site.inbox().join(name)).unwrap();
                 continue;
             }
-            let part = if matches!(case.verdict, Verdict::Accept) { "processed" } else { "failed" };
-            wait_until(&format!("{} in {part}", case.id), || !site.names(part).is_empty());
-            wait_until("work to be empty", || site.names("work").is_empty());
-            for archive in ["processed", "failed"] {
-                for found in site.names(archive) {
-                    assert_eq!(archive, part, "{}: {found}", case.id);
-                    std::fs::remove_file(site.spool().join(archive).join(found)).unwrap();
-                }
-            }
+            taken += 1;
+            wait_until(case.id.as_str(), || {
+                site.names("status").len() == taken && site.names("work").is_empty()
+            });
+            assert_outcome(&site, &case, taken);
         }
-        let ignored = cases()
-            .into_iter()
-            .filter(|case| matches!(case.verdict, Verdict::Ignore) && case.size_bytes_max == limit);
-        assert_eq!(site.names("inbox").len(), ignored.count(), "what is ignored stays");
-        drop(daemon);
+        assert_eq!(site.history().len(), taken, "one record for each file that was taken");
+        assert_at_rest(&site);
+    }
+}
+
+/// Looks at all that is to be seen of the newest file, and clears the archive for the next one.
+fn assert_outcome(site: &Site, case: &Case, seq: usize) {
+    let file = FileName::new(case.name.as_slice());
+    let status = derived("", file.safe().as_bytes(), &format!(".{seq}.json"));
+    let path = site.spool().join("status").join(OsStr::from_bytes(&status));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    let status: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&status["seq"], &status["mode"]), (&json!(seq), &json!("run")), "{}", case.id);
+    assert_eq!(status["file"], json!(file), "{}", case.id);
+    let (processed, failed) = (site.names("processed"), site.names("failed"));
+    if case.verdict == Verdict::Accept {
+        let delivered = ["delivered", "unchanged"].iter().any(|it| status["outcome"] == *it);
+        assert!(delivered && status["status"] == "success", "{}: {status}", case.id);
+        assert_eq!((processed, failed.len()), (vec![file.safe()], 0), "{}", case.id);
+    } else {
+        assert_eq!(status["outcome"], "rejected", "{}: {status}", case.id);
+        assert_eq!((processed.len(), failed.len()), (0, 2), "{}: {failed:?}", case.id);
+        let reason = failed.iter().find(|name| name.ends_with(".reason.json")).unwrap();
+        let reason = site.reason(reason.trim_end_matches(".reason.json"));
+        for key in ["seq", "file", "code", "message"] {
+            assert_eq!(reason[key], status[key], "{}: {key}", case.id);
+        }
+        assert!(reason["code"].is_string() && reason["message"].is_string(), "{reason}");
+    }
+    for archive in ["processed", "failed"] {
+        for name in site.names(archive) {
+            std::fs::remove_file(site.spool().join(archive).join(name)).unwrap();
+        }
     }
 }
 
@@ -67,6 +99,12 @@ fn drop_in_every_way(site: &Site) -> usize {
     std::fs::write(&first_name, scaling("linked", 4)).unwrap();
     std::fs::hard_link(&first_name, inbox.join("intent-linked.json")).unwrap();
     std::fs::remove_file(&first_name).unwrap();
+    let mut unnamed = unnamed_file(&inbox);
+    unnamed.write_all(scaling("unnamed", 7).as_bytes()).unwrap();
+    let through = format!("/proc/self/fd/{}", unnamed.as_raw_fd());
+    let (here, follow) = (rustix::fs::CWD, rustix::fs::AtFlags::SYMLINK_FOLLOW);
+    rustix::fs::linkat(here, through, here, inbox.join("intent-unnamed.json"), follow).unwrap();
+    drop(unnamed);
     let mut slow = File::create(inbox.join("intent-slow.json")).unwrap();
     for part in scaling("slow", 5).as_bytes().chunks(9) {
         slow.write_all(part).unwrap();
@@ -85,7 +123,14 @@ fn drop_in_every_way(site: &Site) -> usize {
             std::fs::write(&mapped, &text).unwrap();
         }
     }
-    5
+    6
+}
+
+/// A file that has no name until it is linked.
+fn unnamed_file(directory: &Path) -> File {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o644).custom_flags(libc::O_TMPFILE);
+    options.open(directory).expect("the filesystem has unnamed files")
 }
 
 fn check_every_way(site: &Site) {
@@ -93,10 +138,10 @@ fn check_every_way(site: &Site) {
     let count = drop_in_every_way(site);
     let history = site.wait_for_records(count);
     let delivered = |name: &str| (format!("intent-{name}.json"), "delivered".to_owned());
-    let expected = ["linked", "mapped", "renamed", "slow", "written"].map(delivered);
+    let expected = ["linked", "mapped", "renamed", "slow", "unnamed", "written"].map(delivered);
     assert_eq!(outcomes(&history), BTreeMap::from(expected));
-    let replicas = ["renamed", "written", "linked", "slow", "mapped"].map(|it| site.replicas(it));
-    assert_eq!(replicas, [2, 3, 4, 5, 6].map(Some));
+    let targets = ["renamed", "written", "linked", "slow", "mapped", "unnamed"];
+    assert_eq!(targets.map(|it| site.replicas(it)), [2, 3, 4, 5, 6, 7].map(Some));
     assert_at_rest(site);
     assert_eq!(daemon.stop().0, Some(0));
 }
@@ -179,6 +224,44 @@ fn odd_files_have_their_outcome_and_block_nobody() {
     assert!(site.names("status").iter().all(|name| name.len() <= 255));
 }
 
+/// An account that owns nothing, for a daemon that may not do everything.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn without_privileges_the_outcome_is_the_same_and_what_may_not_be_read_is_told() {
+    let site = Site::new();
+    let mut command = site.command(&["run", "--log-format", "json"]);
+    if rustix::process::geteuid().is_root() {
+        // Producers are somebody else, so leases are refused to the daemon for every file of theirs.
+        std::os::unix::fs::chown(site.root(), Some(NOBODY), Some(NOBODY)).unwrap();
+        std::os::unix::fs::chown(site.spool(), Some(NOBODY), Some(NOBODY)).unwrap();
+        std::os::unix::fs::chown(site.inbox(), Some(NOBODY), Some(NOBODY)).unwrap();
+        // The build may lie where nobody but root can reach it.
+        let program = site.root().join("intentd");
+        std::fs::copy(command.get_program(), &program).unwrap();
+        let args: Vec<_> = command.get_args().map(OsStr::to_owned).collect();
+        command = Command::new(program);
+        command.env_clear().args(args).uid(NOBODY).gid(NOBODY);
+    }
+    let daemon = Daemon::from(command);
+    daemon.wait_for_message("ready");
+    let unreadable = site.root().join("unreadable");
+    std::fs::write(&unreadable, scaling("secret", 2)).unwrap();
+    std::fs::set_permissions(&unreadable, Permissions::from_mode(0o000)).unwrap();
+    std::fs::rename(&unreadable, site.inbox().join("intent-unreadable.json")).unwrap();
+    let count = drop_in_every_way(&site);
+    let history = site.wait_for_records(count + 1);
+    let codes: BTreeMap<_, _> = history
+        .iter()
+        .map(|record| (record["file"].as_str().unwrap(), record["code"].as_str().unwrap()))
+        .collect();
+    assert_eq!(codes["intent-unreadable.json"], "UNREADABLE", "{codes:?}");
+    assert_eq!(codes.values().filter(|code| **code == "DELIVERED").count(), count, "{codes:?}");
+    assert_at_rest(&site);
+    assert_eq!(site.names("packages").len(), count, "no package of what could not be read");
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
 #[test]
 fn the_same_intent_again_is_unchanged() {
     let site = Site::new();
@@ -191,6 +274,33 @@ fn the_same_intent_again_is_unchanged() {
     let found: Vec<_> = history.iter().map(|record| &record["outcome"]).collect();
     assert_eq!(found, ["delivered", "unchanged", "unchanged"]);
     assert_eq!(site.names("processed"), ["3.intent-a.json", "intent-a.json", "intent-b.json"]);
+}
+
+#[test]
+fn a_name_that_is_taken_gets_the_seq_in_front() {
+    let site = Site::new();
+    let _daemon = site.start();
+    for (count, text) in [(1, "{"), (2, "{"), (3, "[]")] {
+        site.drop_file("intent-a.json", text);
+        site.wait_for_records(count);
+    }
+    let archived = ["2.intent-a.json", "3.intent-a.json", "intent-a.json"];
+    let all: Vec<String> = archived
+        .iter()
+        .flat_map(|name| [name.to_string(), format!("{name}.reason.json")])
+        .collect();
+    assert_eq!(site.names("failed"), all);
+    for (seq, archived, code) in [
+        (1, archived[2], "INCOMPLETE"),
+        (2, archived[0], "INCOMPLETE"),
+        (3, archived[1], "NOT_OBJECT"),
+    ] {
+        let reason = site.reason(archived);
+        assert_eq!((&reason["seq"], &reason["code"]), (&json!(seq), &json!(code)), "{archived}");
+        assert_eq!(reason["file"], "intent-a.json");
+    }
+    let status = ["1", "2", "3"].map(|seq| format!("intent-a.json.{seq}.json"));
+    assert_eq!(site.names("status"), status);
 }
 
 #[test]
@@ -275,15 +385,26 @@ fn what_cannot_be_delivered_is_parked_with_its_reason() {
 
 #[test]
 fn policy_and_site_schema_tighten_the_rules() {
-    let site = Site::with_config("[policy]\nallowed_namespaces = [\"ran-*\"]\n");
+    let site = Site::with_config("[policy]\nreplicas_max = 9\n");
     let daemon = site.start_with(&["--schema", "examples/site.schema.json"]);
     site.drop_file("intent-a.json", &scaling("web", 2));
-    let history = site.wait_for_records(1);
-    assert_eq!(history[0]["outcome"], "rejected");
+    let refused = &site.wait_for_records(1)[0];
+    assert_eq!(
+        (&refused["outcome"], &refused["code"]),
+        (&json!("rejected"), &json!("SCHEMA_REQUIRED"))
+    );
+    assert!(refused["message"].as_str().unwrap().contains("correlation_id"), "{refused}");
     drop(daemon);
     let _daemon = site.start();
-    site.drop_file("intent-b.json", &scaling("web", 2));
-    assert_eq!(site.wait_for_records(2)[1]["code"], "POLICY");
+    site.drop_file("intent-b.json", &scaling("web", 10));
+    site.wait_for_records(2);
+    site.drop_file("intent-c.json", &scaling("web", 9).replace("default", "kube-system"));
+    site.wait_for_records(3);
+    site.drop_file("intent-d.json", &scaling("web", 9));
+    let history = site.wait_for_records(4);
+    let codes: Vec<_> = history[1..].iter().map(|record| &record["code"]).collect();
+    assert_eq!(codes, ["POLICY", "POLICY", "DELIVERED"]);
+    assert_eq!(site.names("packages"), ["scale-default-web"], "what is refused has no package");
 }
 
 #[test]
@@ -303,8 +424,7 @@ fn with_command(script: &str, budget: &str) -> (Site, Daemon) {
     let site = Site::new();
     let path = site.root().join("emit.sh");
     std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&path, mode).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     site.configure(&format!(
         "sink = [\"package\", \"emit\"]\n[retry]\nbudget = \"{budget}\"\nfirst = \"20ms\"\n\
          max = \"50ms\"\n[sinks.emit]\ntype = \"exec\"\ncommand = [{path:?}]\n"

@@ -3,6 +3,8 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::support::{Daemon, PATIENCE, Site, scaling, wait_until};
 
 #[test]
@@ -99,10 +101,12 @@ fn systemd_is_told_what_happens() {
             heard.push('\n');
         }
     };
-    wait_for("READY=1");
+    wait_for("READY=1\nSTATUS=leading");
     wait_for("WATCHDOG=1");
+    site.configure("nonsense = 1\n");
     daemon.signal(libc::SIGHUP);
     wait_for("RELOADING=1\nMONOTONIC_USEC=");
+    wait_for("READY=1\nSTATUS=leading; the last reload was refused");
     assert_eq!(daemon.stop().0, Some(0));
     wait_for("STOPPING=1");
 }
@@ -152,15 +156,25 @@ fn history_works_while_the_daemon_runs_hangs_and_is_dead() {
 
 #[test]
 fn no_log_line_carries_what_a_stranger_put_into_a_name() {
-    let site = Site::new();
-    let mut command = site.command(&["run", "--log-format", "text"]);
-    command.env("INTENTD_WATCH__POLL", "false");
-    let daemon = Daemon::from(command);
-    std::fs::write(site.inbox().join("intent-\n\u{1b}[31mred.json"), "{}").unwrap();
-    site.wait_for_records(1);
-    let (_, log) = daemon.stop();
-    assert!(log.iter().any(|line| line.contains("BAD_NAME")), "{log:#?}");
-    assert!(log.iter().all(|line| !line.contains('\u{1b}')), "{log:#?}");
+    for format in ["text", "json"] {
+        let site = Site::new();
+        let daemon = Daemon::from(site.command(&["run", "--log-format", format]));
+        let forged = "intent-\r\n2026-01-01T00:00:00.000Z  INFO forged\u{1b}[31m\u{9b}\u{7f}.json";
+        std::fs::write(site.inbox().join(forged), "{}").unwrap();
+        let unknown = json!({"intent_type": "scaling", "a\u{1b}[2J": "\u{202e}\n"}).to_string();
+        site.drop_file("intent-b.json", &unknown);
+        site.wait_for_records(2);
+        let (_, log) = daemon.stop();
+        assert!(log.iter().any(|line| line.contains("BAD_NAME")), "{format}: {log:#?}");
+        for line in &log {
+            let raw = |char: char| char.is_control() || char == '\u{202e}';
+            assert!(!line.contains(raw), "{format}: {line:?}");
+            match format {
+                "json" => drop(serde_json::from_str::<serde_json::Value>(line).unwrap()),
+                _ => assert!(!line.starts_with("2026-01-01T00:00:00.000Z"), "{line:?}"),
+            }
+        }
+    }
 }
 
 #[test]
