@@ -13,10 +13,10 @@ use crate::table::{Goal, Row};
 const LONE_SYNCS: f64 = 5.0;
 
 /// Calls of an intent in a backlog, measured, and 3 % of room.
-const BACKLOG_CALLS: f64 = 75.0;
+const BACKLOG_CALLS: f64 = 47.5;
 
 /// The same for its syncs, which are shared by a batch.
-const BACKLOG_SYNCS: f64 = 0.06;
+const BACKLOG_SYNCS: f64 = 0.03;
 
 /// They depend on how threads happen to meet.
 const UNCOUNTED: [&str; 4] = ["futex", "sched_yield", "poll", "restart_syscall"];

@@ -33,17 +33,17 @@ pub fn measure(scale: Scale) -> Vec<Row> {
     daemon.stop();
     let sync = percentile(&mut syncs, 50);
     let row = |what: &str, ours, goal| Row {
-        name: format!("rename to {what}, 100/s, {}", medium.name()),
+        name: format!("{what}, 100/s, {}", medium.name()),
         unit: "ms",
         ours,
         reference: Some((sync, "one fdatasync, p50")),
         goal,
     };
     let mut rows = vec![
-        row("package p50", percentile(&mut packages, 50), Goal::None),
-        row("package p99", percentile(&mut packages, 99), Goal::None),
-        row("archived p50", percentile(&mut archived, 50), Goal::Most(8.0)),
-        row("archived p99", percentile(&mut archived, 99), Goal::Value(10.0)),
+        row("rename to package p50", percentile(&mut packages, 50), Goal::None),
+        row("rename to package p99", percentile(&mut packages, 99), Goal::None),
+        row("rename to archived p50", percentile(&mut archived, 50), Goal::Most(8.0)),
+        row("rename to archived p99", percentile(&mut archived, 99), Goal::Value(10.0)),
     ];
     rows.push(Row {
         reference: None,
