@@ -39,7 +39,7 @@ fn a_second_signal_ends_at_once() {
     for (signal, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
         let site = Site::new();
         site.configure(
-            "sink = [\"exec\"]\n[sinks.exec]\ncommand = [\"sleep\", \"60\", \"{intent}\"]\n\
+            "sink = [\"exec\"]\n[sinks.exec]\ncommand = [\"sh\", \"-c\", \"exec sleep 60\", \"{intent}\"]\n\
              timeout = \"4m\"\n",
         );
         let mut daemon = site.start();
