@@ -103,6 +103,31 @@ fn a_claim_without_a_row_is_read_anew() {
 }
 
 #[test]
+fn a_claim_that_was_left_unread_is_synced_before_it_is_accepted() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: strace is not installed");
+        return;
+    }
+    let site = Site::new();
+    std::fs::create_dir_all(site.spool().join("work")).unwrap();
+    std::fs::write(site.spool().join("work/7.3.intent-a.json"), scaling("web", 4)).unwrap();
+    let trace = site.root().join("trace");
+    let batch = site.command(&["batch", "--quiet"]);
+    let mut command = Command::new("strace");
+    // A killed leader's rename may be on no disk yet: once the row is final, a power cut would put the
+    // file back into the inbox.
+    command.args(["-f", "-y", "-qq", "-e", "trace=fsync", "-o"]).arg(&trace);
+    let status = command.arg(batch.get_program()).args(batch.get_args()).status().unwrap();
+    assert!(status.success());
+    let trace = std::fs::read_to_string(&trace).unwrap();
+    let place = |part: &str| trace.lines().position(|line| line.contains(part));
+    let packages = place("/packages>").expect("the package was published");
+    let work = place("/work>").expect("the claim was synced");
+    let accepted = trace.lines().skip(work).position(|line| line.contains("ledger.db-wal>"));
+    assert!(accepted.is_some_and(|after| work + after < packages), "{trace}");
+}
+
+#[test]
 fn an_accepted_intent_is_delivered_by_the_next_start_and_keeps_its_attempts() {
     let site = Site::new();
     let flag = site.root().join("works");

@@ -18,7 +18,6 @@ use crate::model::{Code, FileName, Mode, Sighting};
 use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::take::{Held, Stage};
 use crate::pipeline::{Error, Event};
-use crate::processor::Token;
 use crate::settle::{Decision, Settle};
 use crate::spool::{self, Inbox, sort_by_arrival};
 use crate::telemetry::Chain;
@@ -105,7 +104,7 @@ pub fn run(
         options,
     };
     taker.arm();
-    taker.take_held();
+    taker.take_held()?;
     let _ = stage.events.send(Event::Ready);
     while taker.turn(beat)? {}
     if taker.options.until == Until::Drained && !taker.writing.is_empty() {
@@ -123,7 +122,7 @@ impl Taker<'_> {
             self.check(now)?;
         }
         self.gather(now);
-        self.take_held();
+        self.take_held()?;
         let took = self.take_group()?;
         beat.work();
         if self.stage.stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Disconnected) {
@@ -253,7 +252,7 @@ impl Taker<'_> {
         }
     }
 
-    /// Claims a group, syncs the claims, and submits it; `false` when there was nothing to claim.
+    /// Claims a group and submits it; `false` when there was nothing to claim.
     fn take_group(&mut self) -> Result<bool, Error> {
         let rules = self.stage.live.rules();
         let now = Instant::now();
@@ -274,22 +273,14 @@ impl Taker<'_> {
                 group.push((taken, token));
             }
         }
-        if group.is_empty() {
-            return Ok(false);
-        }
-        self.stage.spool.sync_claims().map_err(Error::Spool)?;
-        self.stage.submit(group, self.mode(), &mut self.held);
-        Ok(true)
+        let took = !group.is_empty();
+        self.stage.submit(group, self.mode(), &mut self.held)?;
+        Ok(took)
     }
 
-    fn take_held(&mut self) {
-        if self.held.is_empty() {
-            return;
-        }
-        let group: Vec<(Taken, Token)> = self.stage.held_group(&mut self.held, Instant::now());
-        if !group.is_empty() {
-            self.stage.submit(group, self.mode(), &mut self.held);
-        }
+    fn take_held(&mut self) -> Result<(), Error> {
+        let group = self.stage.held_group(&mut self.held, Instant::now());
+        self.stage.submit(group, self.mode(), &mut self.held)
     }
 
     fn mode(&self) -> Mode {

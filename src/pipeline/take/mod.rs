@@ -89,9 +89,19 @@ impl Stage {
         Ok(())
     }
 
-    /// Reads and judges claims and hands them to the ledger, in their order; those that are not
-    /// settled after all are put to `held`.
-    fn submit(&self, group: Vec<(Taken, Token)>, mode: Mode, held: &mut VecDeque<Held>) {
+    /// Syncs claims, reads and judges them and hands them to the ledger, in their order; those that
+    /// are not settled after all are put to `held`. Claims of a killed leader are synced like our
+    /// own: its rename may be on no disk yet.
+    fn submit(
+        &self,
+        group: Vec<(Taken, Token)>,
+        mode: Mode,
+        held: &mut VecDeque<Held>,
+    ) -> Result<(), Error> {
+        if group.is_empty() {
+            return Ok(());
+        }
+        self.spool.sync_claims().map_err(Error::Spool)?;
         let (takens, tokens): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         let rules = self.live.rules();
         let readings = self.intake.read(&self.spool, &rules, &takens);
@@ -111,6 +121,7 @@ impl Stage {
         if !submissions.is_empty() {
             let _ = self.to_ledger.send(ToLedger::Accept(submissions));
         }
+        Ok(())
     }
 
     fn submission(&self, claim: Claim, judged: Judged, mode: Mode, token: Token) -> Submission {

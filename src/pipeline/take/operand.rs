@@ -64,9 +64,7 @@ pub fn run(
     let _ = stage.events.send(Event::Ready);
     while !held.is_empty() {
         let group = stage.held_group(&mut held, Instant::now());
-        if !group.is_empty() {
-            stage.submit(group, Mode::Run, &mut held);
-        }
+        stage.submit(group, Mode::Run, &mut held)?;
         if let Some(due) = held.iter().map(|held| held.due).min() {
             let waited = beat.idle(|| {
                 select! {
