@@ -34,6 +34,13 @@ pub struct Holder {
     pub since: String,
 }
 
+impl Holder {
+    /// The holder's name for a message, also when it has not written one yet.
+    pub fn shown(holder: Option<&Holder>) -> String {
+        holder.map_or_else(|| "another instance".to_owned(), ToString::to_string)
+    }
+}
+
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The file is only as trustworthy as its directory: nothing raw reaches a terminal.

@@ -16,17 +16,13 @@ use crate::cli::supervise::{Next, Supervisor};
 use crate::cli::{inputs, setup};
 use crate::compose::compose;
 use crate::config::{Config, Loaded, SinkKind};
-use crate::intake::Rules;
-use crate::leader::Attempt;
-use crate::ledger::{Filter, Reader};
+use crate::leader::{Attempt, Holder};
+use crate::ledger::Reader;
 use crate::limits::{GROUP_MAX, LOOK_MAX};
-use crate::model::{FileName, Mode, Outcome, Record};
+use crate::model::{FileName, Mode, Record};
 use crate::pipeline::signals;
-use crate::pipeline::{self, Event, InboxOptions, Operand, Options, Source, Until};
+use crate::pipeline::{self, Event, Live, Operand, Source, Until};
 use crate::telemetry;
-
-/// Events that may wait for the main thread.
-const EVENTS: usize = 64;
 
 pub fn run(common: &Common, loaded: Loaded, operands: &[PathBuf]) -> Result<Exit> {
     setup::harden()?;
@@ -36,43 +32,30 @@ pub fn run(common: &Common, loaded: Loaded, operands: &[PathBuf]) -> Result<Exit
     telemetry::init(level, &config.log_format)
         .map_err(|source| setup::refused("set up the log", source.into()))?;
     let live = setup::live(config)?;
-    let rules = setup::rules(config)?;
-    let documents = inputs::expand(operands, &rules.names)?;
+    let documents = inputs::expand(operands, &live.rules().names)?;
     if common.dry_run {
-        return dry_run(config, &rules, operands, documents);
+        return dry_run(config, &live, operands, documents);
     }
-    let (events, heard) = bounded(EVENTS);
+    let (events, heard) = pipeline::events();
     signals::listen(events.clone())?;
     let claimant = setup::claimant(config)?;
     let lock = match claimant.attempt(pipeline::now())? {
         Attempt::Held(lock) => lock,
         Attempt::Busy(holder) => {
-            let holder = holder.map_or_else(|| "another instance".to_owned(), |it| it.to_string());
+            let holder = Holder::shown(holder.as_ref());
             let _ = writeln!(io::stderr(), "intentd: the lock is held by {holder}");
             return Ok(Exit::Held);
         }
     };
     let leadership = claimant.lead(lock)?;
     let epoch = leadership.lead.epoch;
-    let leases = config.settle_lease && leadership.spool.leases_work();
     let expected = (!operands.is_empty()).then_some(documents.len());
     let source = match expected {
         Some(_) => Source::Operands(documents),
-        None => Source::Inbox(InboxOptions {
-            path: config.layout.inbox.clone(),
-            rescan: config.watch.rescan,
-            poll_interval: config.watch.poll_interval,
-            poll: true,
-            until: Until::Drained,
-        }),
+        None => setup::inbox(config, Until::Drained),
     };
     let (records, finished) = bounded(GROUP_MAX);
-    let options = Options {
-        workers: config.intake.workers,
-        leases,
-        quiet: config.settle_quiet,
-        records: Some(records),
-    };
+    let options = setup::options(config, &leadership, Some(records));
     let running = pipeline::start(leadership, source, live, options, &events)?;
     let report = Report::new(common, config, epoch, expected);
     listen(Supervisor::new(running, config.drain), report, &heard, &finished)?
@@ -183,8 +166,7 @@ impl Report {
         self.bar.finish_and_clear();
         let reader = Reader::open(ledger).context("look for what is pending")?;
         let mut pending = Vec::new();
-        let filter = Filter { outcome: Some(Outcome::Pending), ..Filter::default() };
-        reader.history(&filter, |record| {
+        reader.pending(|record| {
             if self.is_ours(&record) {
                 pending.push(record);
             }
@@ -215,11 +197,11 @@ impl Report {
 /// Judges and composes, and prints what would be delivered; takes no lock and leaves no trace.
 fn dry_run(
     config: &Config,
-    rules: &Rules,
+    live: &Live,
     operands: &[PathBuf],
     mut documents: Vec<Operand>,
 ) -> Result<Exit> {
-    let settings = setup::settings(config)?;
+    let (rules, settings) = (live.rules(), live.settings());
     if operands.is_empty() && config.layout.inbox.is_dir() {
         documents = inputs::expand(std::slice::from_ref(&config.layout.inbox), &rules.names)?;
         documents.truncate(LOOK_MAX);

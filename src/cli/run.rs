@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use sd_notify::NotifyState;
 use tracing::{error, info, warn};
 
@@ -13,13 +13,10 @@ use crate::cli::exit::Exit;
 use crate::cli::supervise::{Next, Supervisor};
 use crate::cli::{load, setup};
 use crate::config::{Loaded, Overrides};
-use crate::leader::{Attempt, Lock};
+use crate::leader::{Attempt, Holder, Lock};
 use crate::pipeline::signals::{self, Signal};
-use crate::pipeline::{self, Claimant, Event, InboxOptions, Live, Options, Source, Until};
+use crate::pipeline::{self, Claimant, Event, Live, Until};
 use crate::telemetry::{self, Log};
-
-/// Events that may wait for the main thread: a few a stage, and it does nothing else.
-const EVENTS: usize = 64;
 
 pub fn run(overrides: &Overrides) -> Result<Exit> {
     setup::harden()?;
@@ -31,7 +28,7 @@ pub fn run(overrides: &Overrides) -> Result<Exit> {
         warn!("{warning}");
     }
     let live = setup::live(config)?;
-    let (events, heard) = bounded(EVENTS);
+    let (events, heard) = pipeline::events();
     signals::listen(events.clone())?;
     let claimant = setup::claimant(config)?;
     let mut reloader = Reloader { overrides, loaded: loaded.clone(), live, log };
@@ -40,21 +37,9 @@ pub fn run(overrides: &Overrides) -> Result<Exit> {
     };
     let leadership = claimant.lead(lock)?;
     info!(epoch = leadership.lead.epoch, version = env!("CARGO_PKG_VERSION"), "leading");
-    let leases = config.settle_lease && leadership.spool.leases_work();
-    say_how_files_settle(leases);
-    let source = Source::Inbox(InboxOptions {
-        path: config.layout.inbox.clone(),
-        rescan: config.watch.rescan,
-        poll_interval: config.watch.poll_interval,
-        poll: config.watch.poll,
-        until: Until::Stopped,
-    });
-    let options = Options {
-        workers: config.intake.workers,
-        leases,
-        quiet: config.settle_quiet,
-        records: None,
-    };
+    let source = setup::inbox(config, Until::Stopped);
+    let options = setup::options(config, &leadership, None);
+    say_how_files_settle(options.leases);
     let live = Arc::clone(&reloader.live);
     let running = pipeline::start(leadership, source, live, options, &events)?;
     let supervisor = Supervisor::new(running, reloader.loaded.config.drain);
@@ -178,8 +163,7 @@ fn wait_for_lock(
         Attempt::Held(lock) => return Ok(Some(lock)),
         Attempt::Busy(holder) => holder,
     };
-    let holder = holder.map_or_else(|| "another instance".to_owned(), |it| it.to_string());
-    info!(holder, "standby");
+    info!(holder = Holder::shown(holder.as_ref()), "standby");
     notify(&[NotifyState::Ready, NotifyState::Status("standing by")]);
     let (path, locked) = (claimant.lock_path(), events.clone());
     // Waits in the kernel; it ends with the lock or with the process.

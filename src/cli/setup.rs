@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use crossbeam_channel::Sender;
 
 use crate::cli::exit::Refused;
 use crate::config::{Config, SinkKind, SinkSettings};
 use crate::intake::Rules;
-use crate::pipeline::{Claimant, Live};
+use crate::model::Record;
+use crate::pipeline::{Claimant, InboxOptions, Leadership, Live, Options, Source, Until};
 use crate::processor::Settings;
 use crate::schema::{NameRule, Schema};
 use crate::sink::exec::Exec;
@@ -61,6 +63,31 @@ pub fn settings(config: &Config) -> Result<Settings> {
 /// The parts that a reload swaps.
 pub fn live(config: &Config) -> Result<Arc<Live>> {
     Ok(Arc::new(Live::new(rules(config)?, settings(config)?)))
+}
+
+/// The inbox as a source of documents.
+pub fn inbox(config: &Config, until: Until) -> Source {
+    Source::Inbox(InboxOptions {
+        path: config.layout.inbox.clone(),
+        rescan: config.watch.rescan,
+        poll_interval: config.watch.poll_interval,
+        poll: config.watch.poll,
+        until,
+    })
+}
+
+/// What the stages need besides the leadership; `records` gets every final record.
+pub fn options(
+    config: &Config,
+    leadership: &Leadership,
+    records: Option<Sender<Record>>,
+) -> Options {
+    Options {
+        workers: config.intake.workers,
+        leases: config.settle_lease && leadership.spool.leases_work(),
+        quiet: config.settle_quiet,
+        records,
+    }
 }
 
 /// Everything that is needed to take the lead.

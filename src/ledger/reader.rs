@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use crate::ledger::{Error, delivery, failed, layout, row};
-use crate::model::{Digest, Outcome, Record, Seq, TargetKey, Timestamp};
+use crate::model::{Digest, Outcome, Record, TargetKey, Timestamp};
 
 /// Which records to read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,21 +49,6 @@ impl Reader {
         delivery::read_target(&self.connection, sink, key)
     }
 
-    /// One record.
-    ///
-    /// # Errors
-    ///
-    /// Reading failed or the row is damaged; an unknown seq is `None`.
-    pub fn record(&self, seq: Seq) -> Result<Option<Record>, Error> {
-        let mut found = None;
-        let query = format!("{} WHERE i.seq = ?1", select());
-        self.each(&query, params![seq.0], |record| {
-            found = Some(record);
-            true
-        })?;
-        Ok(found)
-    }
-
     /// Calls `take` with each record that matches, oldest first, until it answers `false`. Rows are
     /// read as they are taken: a long history is never held in memory.
     ///
@@ -94,6 +79,20 @@ impl Reader {
         };
         let query = format!("{} WHERE {matching} AND i.seq >= ?3 ORDER BY i.seq", select());
         self.each(&query, params![outcome, since, first], take)
+    }
+
+    /// Calls `take` with each record that has no outcome yet, oldest first, until it answers
+    /// `false`; what it costs follows the work in flight and not the age of the ledger.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Reader::history`].
+    pub fn pending(&self, take: impl FnMut(Record) -> bool) -> Result<(), Error> {
+        let query = format!(
+            "{} WHERE i.seq IN (SELECT seq FROM open) AND o.seq IS NULL ORDER BY i.seq",
+            select()
+        );
+        self.each(&query, [], take)
     }
 
     fn each(

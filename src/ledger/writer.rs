@@ -1,6 +1,6 @@
 //! The one writing connection: group commits under the epoch fence.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -39,7 +39,6 @@ impl Changes {
 #[derive(Debug)]
 pub struct Writer {
     connection: Connection,
-    path: PathBuf,
     id: String,
     epoch: u64,
     /// Upper bound of what the WAL has grown by since pages were last copied back.
@@ -60,7 +59,7 @@ impl Writer {
         let mut wal = path.to_owned().into_os_string();
         wal.push("-wal");
         let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len() as usize);
-        Ok(Writer { connection, path: path.to_owned(), id, epoch, wal_bytes })
+        Ok(Writer { connection, id, epoch, wal_bytes })
     }
 
     /// Tells this ledger from every other one, for ever.
@@ -197,11 +196,6 @@ impl Writer {
             all.push(intent);
         }
         Ok(all)
-    }
-
-    /// Where the ledger lies.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

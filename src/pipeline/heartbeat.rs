@@ -63,12 +63,9 @@ impl Heartbeats {
         stuck
     }
 
-    pub fn len(&self) -> usize {
+    /// How many threads there are.
+    pub fn count(&self) -> usize {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

@@ -64,8 +64,11 @@ impl Claimant {
         let spool =
             Spool::open(&self.layout, self.allow_network_filesystem).map_err(Error::Spool)?;
         let mut writer = Writer::open(&self.ledger_path()).map_err(Error::Ledger)?;
-        if !self.accept_restored_ledger {
-            self.check_marker(&writer)?;
+        let marker = Marker::read(&self.layout.marker).map_err(Error::Spool)?;
+        if let Some(marker) = &marker
+            && !self.accept_restored_ledger
+        {
+            check_marker(marker, &writer)?;
         }
         // An older leader may be between its look at the epoch and its rename: it has to let go first.
         let mut seals = Vec::new();
@@ -73,10 +76,7 @@ impl Claimant {
             let sealed = sink.seal(SEAL_WAIT);
             seals.push(sealed.map_err(|source| Error::Sink { sink: sink.name().into(), source })?);
         }
-        let floor = match Marker::read(&self.layout.marker).map_err(Error::Spool)? {
-            Some(marker) => marker.epoch,
-            None => 0,
-        };
+        let floor = marker.map_or(0, |marker| marker.epoch);
         let epoch = writer.raise_epoch(floor).map_err(Error::Ledger)?;
         drop(seals);
         let marker = Marker { ledger_id: writer.id().to_owned(), epoch };
@@ -88,21 +88,6 @@ impl Claimant {
         let reader = Mutex::new(Reader::open(&self.ledger_path()).map_err(Error::Ledger)?);
         let lead = Arc::new(Lead { epoch, lock, reader });
         Ok(Leadership { lead, writer, left, spool, sinks: self.sinks })
-    }
-
-    fn check_marker(&self, writer: &Writer) -> Result<(), Error> {
-        let Some(marker) = Marker::read(&self.layout.marker).map_err(Error::Spool)? else {
-            return Ok(());
-        };
-        if marker.ledger_id == writer.id() && marker.epoch <= writer.epoch() {
-            return Ok(());
-        }
-        Err(Error::RestoredLedger {
-            marker_id: marker.ledger_id,
-            marker_epoch: marker.epoch,
-            ledger_id: writer.id().to_owned(),
-            ledger_epoch: writer.epoch(),
-        })
     }
 
     /// Makes the state directory when it is missing.
@@ -134,6 +119,19 @@ impl Claimant {
     pub fn attempt(&self, since: Timestamp) -> Result<leader::Attempt, Error> {
         leader::Lock::attempt(&self.lock_path(), since).map_err(Error::Lock)
     }
+}
+
+/// Refuses a ledger that is not the one that the spool was last led by, or an older copy of it.
+fn check_marker(marker: &Marker, writer: &Writer) -> Result<(), Error> {
+    if marker.ledger_id == writer.id() && marker.epoch <= writer.epoch() {
+        return Ok(());
+    }
+    Err(Error::RestoredLedger {
+        marker_id: marker.ledger_id.clone(),
+        marker_epoch: marker.epoch,
+        ledger_id: writer.id().to_owned(),
+        ledger_epoch: writer.epoch(),
+    })
 }
 
 impl Lead {

@@ -22,7 +22,7 @@ mod take;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
 pub use heartbeat::Heartbeats;
 pub use lead::{Claimant, Lead, Leadership};
@@ -76,6 +76,14 @@ pub enum Event {
     },
 }
 
+/// Events that may wait for the main thread: a few a stage, and it does nothing else.
+const EVENTS: usize = 64;
+
+/// The way from the stages to the main thread.
+pub fn events() -> (Sender<Event>, Receiver<Event>) {
+    crossbeam_channel::bounded(EVENTS)
+}
+
 /// What may change while the daemon runs.
 #[derive(Debug)]
 pub struct Live {
@@ -94,11 +102,13 @@ impl Live {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
-    fn rules(&self) -> Arc<intake::Rules> {
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<intake::Rules> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn settings(&self) -> Arc<Settings> {
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -253,7 +263,7 @@ impl Stages {
     }
 
     fn count(&self) -> usize {
-        self.heartbeats.len()
+        self.heartbeats.count()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::batch::Room;
 use crate::ledger::{Changes, Writer};
@@ -82,10 +82,7 @@ impl Stage {
                     paused = true;
                     let _ = beat.idle(|| after(ROOM_RETRY).recv());
                 }
-                Err(error) => {
-                    error!(error = %Chain(&error), "the ledger failed");
-                    return Err(Error::Ledger(error));
-                }
+                Err(error) => return Err(Error::Ledger(error)),
             }
         }
     }

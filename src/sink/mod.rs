@@ -45,7 +45,10 @@ pub trait Sink: Send + fmt::Debug {
     /// # Errors
     ///
     /// The target is still held when `wait` is over, or cannot be locked.
-    fn seal(&self, wait: Duration) -> Result<Option<Seal>, Fatal>;
+    fn seal(&self, wait: Duration) -> Result<Option<Seal>, Fatal> {
+        let _ = wait;
+        Ok(None)
+    }
 
     /// Delivers a batch in which each target occurs once.
     ///

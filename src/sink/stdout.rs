@@ -9,13 +9,13 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::compose::Package;
 use crate::model::Code;
-use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, Seal, Sink};
+use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, Sink};
 
 /// In which form resources are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +53,6 @@ impl<W: Write + AsFd + Send> Sink for Stdout<W> {
 
     fn probe(&mut self) -> Result<(), Fault> {
         self.writer.flush().map_err(fault)
-    }
-
-    fn seal(&self, _wait: Duration) -> Result<Option<Seal>, Fatal> {
-        Ok(None)
     }
 
     fn deliver(

@@ -59,37 +59,6 @@ pub enum Error {
     MarkerForm { path: PathBuf, found: String },
 }
 
-impl Error {
-    /// Whether the failure may pass by itself (no room, too many open files), so that the same
-    /// call is worth another try later.
-    pub fn is_passing(&self) -> bool {
-        let (Error::Create { source, .. }
-        | Error::Open { source, .. }
-        | Error::List { source, .. }
-        | Error::Look { source, .. }
-        | Error::Claim { source, .. }
-        | Error::Read { source, .. }
-        | Error::Write { source, .. }
-        | Error::Archive { source, .. }) = self
-        else {
-            return false;
-        };
-        matches!(
-            source.raw_os_error(),
-            Some(
-                libc::ENOSPC
-                    | libc::EDQUOT
-                    | libc::EMFILE
-                    | libc::ENFILE
-                    | libc::ENOMEM
-                    | libc::EINTR
-                    | libc::EAGAIN
-                    | libc::EBUSY
-            )
-        )
-    }
-}
-
 /// The directories that are ours alone.
 #[derive(Debug)]
 pub struct Spool {

@@ -125,7 +125,7 @@ impl Taker<'_> {
         self.take_held()?;
         let took = self.take_group()?;
         beat.work();
-        if self.stage.stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Disconnected) {
+        if self.stage.is_stopped() {
             return Ok(false);
         }
         if took || (!self.candidates.is_empty() && !self.crowded) {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use tracing::warn;
 
 pub use inbox::{InboxOptions, Until};
@@ -87,6 +87,11 @@ impl Stage {
         }
         let _ = to_ledger.send(ToLedger::NoMoreAccepts);
         Ok(())
+    }
+
+    /// Whether the stages were told to stop.
+    fn is_stopped(&self) -> bool {
+        self.stopped.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     /// Syncs claims, reads and judges them and hands them to the ledger, in their order; those that

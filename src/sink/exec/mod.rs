@@ -21,12 +21,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::model::Code;
-use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, Seal, Sink};
+use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, Sink};
 
 use child::Ending;
-
-/// How long a command may take unless `[sinks.NAME] timeout` says otherwise.
-pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const INTENT: &str = "{intent}";
@@ -111,10 +108,6 @@ impl Sink for Exec {
             .map_err(|error| {
                 unavailable(format!("`{}` cannot be written: {error}", existing.display()))
             })
-    }
-
-    fn seal(&self, _wait: Duration) -> Result<Option<Seal>, Fatal> {
-        Ok(None)
     }
 
     fn deliver(
@@ -277,7 +270,7 @@ mod tests {
                 "exec".to_owned(),
                 &words,
                 Path::new("/o"),
-                TIMEOUT_DEFAULT,
+                Duration::from_secs(30),
                 Path::new("/s"),
             );
             exec.map(|exec| exec.command.join(OsStr::new(" ")))

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use intentd::model::Seq;
-use intentd::sink::{
-    Answer, Confirmation, Context, Delivery, Fatal, Fault, Seal, Sink, Step, Waker,
-};
+use intentd::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Sink, Step, Waker};
 
 use super::{Fencing, PATIENCE, Shared, Steps, Subject, deliver, holds_the_contract, job};
 
@@ -28,10 +26,6 @@ impl Sink for Slow {
 
     fn probe(&mut self) -> Result<(), Fault> {
         Ok(())
-    }
-
-    fn seal(&self, _wait: Duration) -> Result<Option<Seal>, Fatal> {
-        Ok(None)
     }
 
     fn deliver(

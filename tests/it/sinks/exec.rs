@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use intentd::model::Code;
-use intentd::sink::exec::{Exec, TIMEOUT_DEFAULT};
+use intentd::sink::exec::Exec;
 use intentd::sink::{Retry, Sink};
 use tempfile::TempDir;
 
 use super::{
     Fencing, PATIENCE, Subject, deliver, deliver_by, done, failed, holds_the_contract, job,
 };
+
+/// Far above what the emitters of these tests take.
+const PATIENT: Duration = Duration::from_secs(30);
 
 /// Copies the document into the output directory, as `porch -intent FILE -out DIR` would.
 const EMITTER: &str = "\
@@ -49,7 +52,7 @@ impl Bench {
     }
 
     fn shell(&self, script: &str) -> Exec {
-        self.sink(&["sh", "-c", script, "sh", "{intent}", "{out}"], TIMEOUT_DEFAULT)
+        self.sink(&["sh", "-c", script, "sh", "{intent}", "{out}"], PATIENT)
     }
 }
 
@@ -73,7 +76,7 @@ fn a_command_holds_the_contract() {
         let _ = fs::remove_dir_all(&out);
         let stall = out.join("stall");
         Subject {
-            sink: Box::new(bench.sink(&[&emitter], TIMEOUT_DEFAULT)),
+            sink: Box::new(bench.sink(&[&emitter], PATIENT)),
             visible: Box::new(move || contents(&out)),
             stall: Box::new(move || {
                 fs::write(&stall, "").unwrap();
@@ -130,14 +133,14 @@ fn a_failure_names_its_cause_and_is_tried_again() {
         "`sh` had not ended after 0.2 s and was killed: busy",
     );
     check(
-        bench.sink(&["/nonexistent/porch"], TIMEOUT_DEFAULT),
+        bench.sink(&["/nonexistent/porch"], PATIENT),
         Code::SinkUnavailable,
         "`/nonexistent/porch` cannot be run: No such file or directory (os error 2)",
     );
     let plain = bench.script("plain", "#!/bin/sh\n");
     fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
     check(
-        bench.sink(&[&plain], TIMEOUT_DEFAULT),
+        bench.sink(&[&plain], PATIENT),
         Code::SinkUnavailable,
         &format!("`{plain}` cannot be run: Permission denied (os error 13)"),
     );
@@ -184,7 +187,7 @@ fn a_probe_tells_of_a_missing_program() {
     let bench = Bench::new();
     bench.shell("exit 0").probe().unwrap();
     for program in ["nonexistent-program", "/nonexistent/program", "/tmp"] {
-        let fault = bench.sink(&[program], TIMEOUT_DEFAULT).probe().unwrap_err();
+        let fault = bench.sink(&[program], PATIENT).probe().unwrap_err();
         assert_eq!(fault.code, Code::SinkUnavailable);
         assert!(fault.message.contains(program), "{fault:?}");
     }
