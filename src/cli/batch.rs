@@ -188,7 +188,8 @@ impl Report {
             }
             let parts =
                 if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
-            let _ = writeln!(io::stderr(), "{total} intents{parts}");
+            let intents = if total == 1 { "intent" } else { "intents" };
+            let _ = writeln!(io::stderr(), "{total} {intents}{parts}");
         }
         Ok(if self.refused || untaken > 0 { Exit::Refused } else { Exit::Done })
     }

@@ -227,3 +227,24 @@ fn a_closed_pipe_ends_quietly() {
     assert_eq!(child.wait().unwrap().code(), Some(0), "{stderr}");
     assert!(!stderr.contains("panic") && !stderr.contains("pipe"), "{stderr}");
 }
+
+#[test]
+fn a_signal_ends_a_long_run_after_what_is_accepted_and_says_what_was_not_taken() {
+    const OPERANDS: usize = 8_000;
+    let site = Site::new();
+    let mut command = site.command(&["batch", "--quiet", "-o", "jsonl"]);
+    command.args(vec!["examples/intents/intent-scaling.json"; OPERANDS]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    lines.next().expect("a first record").unwrap();
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let told = 1 + lines.count();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let history = site.history();
+    assert!(told < OPERANDS, "it was stopped");
+    assert_eq!(history.len(), told, "every accepted one was told of");
+    assert!(history.iter().all(|record| record["outcome"] != "pending"));
+    // What is taken after the signal is at most the group that was being read.
+    assert!(told <= intentd::limits::IN_FLIGHT_MAX + intentd::limits::GROUP_MAX, "{told}");
+}

@@ -78,7 +78,7 @@ pub fn run(
         }
     }
     let mut operands = operands.into_iter().peekable();
-    while operands.peek().is_some() {
+    while operands.peek().is_some() && !stage.is_stopped() {
         if !submit_some(stage, &mut operands) && !wait_for_room(stage, beat) {
             break;
         }
