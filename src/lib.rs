@@ -6,6 +6,7 @@ pub mod batch;
 pub mod cli;
 pub mod compose;
 pub mod config;
+pub mod fault;
 pub mod intake;
 pub mod leader;
 pub mod ledger;

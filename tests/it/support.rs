@@ -18,7 +18,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A spool, a state directory and a configuration of its own.
 pub struct Site {
-    dir: TempDir,
+    root: PathBuf,
+    spool: PathBuf,
+    state: PathBuf,
+    packages: PathBuf,
+    composition: String,
+    /// Deletes the root in the end, where it is ours.
+    _dir: Option<TempDir>,
 }
 
 impl Site {
@@ -28,25 +34,51 @@ impl Site {
 
     /// A site whose configuration file holds `toml` besides the directories.
     pub fn with_config(toml: &str) -> Self {
-        let site = Site { dir: tempfile::tempdir().expect("a temporary directory") };
-        std::fs::create_dir_all(site.spool().join("inbox")).unwrap();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let site = Site::at(&[dir.path()], toml);
+        Site { _dir: Some(dir), ..site }
+    }
+
+    /// A site in directories of the caller's: spool, state and packages below the one, or each
+    /// below one of three, which may be filesystems of their own.
+    pub fn at(roots: &[&Path], toml: &str) -> Self {
+        let [spool, state, packages] = match *roots {
+            [root] => [root.join("spool"), root.join("state"), root.join("spool/packages")],
+            [a, b, c] => [a.join("spool"), b.join("state"), c.join("packages")],
+            _ => panic!("one root, or three"),
+        };
+        let (root, composition) = (roots[0].to_owned(), toml.to_owned());
+        let site = Site { root, spool, state, packages, composition, _dir: None };
+        std::fs::create_dir_all(site.inbox()).unwrap();
         site.configure(toml);
         site
     }
 
     /// Writes the configuration file anew.
     pub fn configure(&self, toml: &str) {
-        let head =
-            format!("spool = {:?}\nstate_dir = {:?}\n", self.spool(), self.root().join("state"));
+        let Site { spool, state, packages, .. } = self;
+        let mut head = format!("spool = {spool:?}\nstate_dir = {state:?}\n");
+        if !packages.starts_with(spool) {
+            head += &format!("packages = {packages:?}\n");
+        }
         std::fs::write(self.root().join("intentd.toml"), head + toml).unwrap();
     }
 
+    /// What the configuration file holds besides the directories, as it was at the start.
+    pub fn composition(&self) -> String {
+        self.composition.clone()
+    }
+
     pub fn root(&self) -> &Path {
-        self.dir.path()
+        &self.root
     }
 
     pub fn spool(&self) -> PathBuf {
-        self.root().join("spool")
+        self.spool.clone()
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.state.clone()
     }
 
     pub fn inbox(&self) -> PathBuf {
@@ -54,7 +86,7 @@ impl Site {
     }
 
     pub fn packages(&self) -> PathBuf {
-        self.spool().join("packages")
+        self.packages.clone()
     }
 
     /// Drops a file as a good producer does: whole, by rename.

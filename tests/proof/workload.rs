@@ -1,0 +1,97 @@
+//! The workload of the crash harnesses: accepts, rejects, supersedes and a retry, by two sinks.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::check::{Expect, Log};
+use crate::report::Tally;
+use crate::support::{Finished, Site};
+
+/// A site that records each effect of its second sink, which fails the first time it is called.
+///
+/// `records` is outside of what a power cut forgets: it is what the world saw.
+pub struct Work {
+    pub site: Site,
+    pub log: Log,
+    records: PathBuf,
+}
+
+impl Work {
+    /// Makes the site and drops the files, all of it on the disk before anything is broken.
+    pub fn prepare(roots: &[&Path], records: &Path) -> Self {
+        std::fs::create_dir_all(records).unwrap();
+        let site = Site::at(roots, &config(records));
+        let mut work = Work { site, log: Log::default(), records: records.to_owned() };
+        work.drop_all();
+        work
+    }
+
+    fn drop_all(&mut self) {
+        for (index, (target, replicas)) in
+            [("web", 3), ("web", 5), ("db", 2), ("web", 4), ("smf", 7)].into_iter().enumerate()
+        {
+            let text = json!({
+                "intent_type": "scaling", "target": target, "namespace": "default",
+                "replicas": replicas, "correlation_id": format!("c{index}"),
+            });
+            self.drop(&format!("intent-{index}.json"), &text.to_string(), Expect::Admitted);
+        }
+        let unknown = json!({
+            "intent_type": "scaling", "target": "web", "namespace": "default", "replicas": 3,
+            "replcas": 4,
+        });
+        self.drop("intent-6.json", &unknown.to_string(), Expect::Rejected("SCHEMA_UNKNOWN_FIELD"));
+        self.drop("intent-7.json", "{\"intent_type\":", Expect::Rejected("INCOMPLETE"));
+        for directory in [self.site.inbox(), self.site.root().to_owned()] {
+            std::fs::File::open(directory).and_then(|directory| directory.sync_all()).unwrap();
+        }
+    }
+
+    fn drop(&mut self, name: &str, text: &str, expect: Expect) {
+        self.site.drop_file(name, text);
+        let file = std::fs::File::open(self.site.inbox().join(name)).unwrap();
+        file.sync_all().unwrap();
+        self.log.dropped(name, text, expect);
+    }
+
+    /// The arguments that do the work once and end.
+    pub const ARGS: [&str; 3] = ["batch", "-o", "jsonl"];
+
+    /// Runs it to its end without any fault. Exit code 1 says that some were rejected.
+    pub fn finish(&mut self) -> Finished {
+        let finished = self.site.run(&Self::ARGS);
+        self.log.told_by_output(&finished.stdout);
+        finished
+    }
+
+    /// Finishes after a fault and checks everything; `before` is what the killed process printed.
+    pub fn verdict(&mut self, before: &str) -> Tally {
+        let mut tally = Tally::default();
+        self.log.told_by_output(before);
+        tally.acked = self.log.told.len() as u64;
+        let finished = self.finish();
+        if !matches!(finished.code, Some(0 | 1)) {
+            tally.violation(format!("recovery ends with {:?}: {}", finished.code, finished.stderr));
+            return tally;
+        }
+        let effects = std::fs::read_to_string(self.records.join("effects")).unwrap_or_default();
+        self.log.effects = effects
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter_map(|intent| Some(intent["correlation_id"].as_str()?.to_owned()))
+            .collect();
+        tally.violations = crate::check::check(&self.site, &self.log);
+        tally
+    }
+}
+
+fn config(records: &Path) -> String {
+    let script = "cat \"$1\" >> \"$0/effects\"; echo >> \"$0/effects\"; \
+                  test -e \"$0/failed-once\" || { : > \"$0/failed-once\"; exit 1; }";
+    let command = json!(["sh", "-c", script, records, "{intent}"]);
+    format!(
+        "sink = [\"package\", \"emit\"]\n[retry]\nfirst = \"1ms\"\nmax = \"2ms\"\n\
+         [sinks.emit]\ntype = \"exec\"\ncommand = {command}\n"
+    )
+}
