@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault;
 use crate::model::Timestamp;
 
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +74,7 @@ impl Lock {
     pub fn attempt(path: &Path, since: Timestamp) -> Result<Attempt, Error> {
         loop {
             let file = open(path)?;
-            match file.try_lock() {
+            match fault::step("lock.take", || file.try_lock()) {
                 Ok(()) if leads_to(path, &file)? => {
                     return Lock::held(file, path, since).map(Attempt::Held);
                 }
@@ -127,9 +128,12 @@ impl Lock {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let holder = Holder { pid: std::process::id(), host, since: since.to_string() };
         let text = serde_json::to_string(&holder).expect("strings and numbers always serialise");
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(text.as_bytes()))
+        let mut name = || {
+            file.set_len(0)?;
+            file.rewind()?;
+            file.write_all(text.as_bytes())
+        };
+        fault::step("lock.name", &mut name)
             .map_err(|source| Error::Write { path: path.to_owned(), source })?;
         Ok(Lock { file, path: path.to_owned() })
     }

@@ -16,6 +16,7 @@ use crate::cli::supervise::{Next, Supervisor};
 use crate::cli::{inputs, setup};
 use crate::compose::compose;
 use crate::config::{Config, Loaded, SinkKind};
+use crate::fault;
 use crate::leader::{Attempt, Holder};
 use crate::ledger::Reader;
 use crate::limits::{GROUP_MAX, LOOK_MAX};
@@ -149,7 +150,7 @@ impl Report {
         self.refused |= !record.outcome.is_success();
         self.bar.inc(1);
         if let Some(records) = &mut self.records {
-            self.bar.suspend(|| records.print(record))?;
+            fault::step("output.record", || self.bar.suspend(|| records.print(record)))?;
         }
         Ok(())
     }

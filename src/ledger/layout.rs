@@ -7,6 +7,7 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::fault;
 use crate::ledger::{Error, failed, row};
 
 /// "intd" in the file's header, so that `file` and we know whose it is.
@@ -63,14 +64,10 @@ const SETTINGS: &[(&str, &str, &str)] = &[
 /// Opens the ledger for writing and creates it when missing; readable for the group, mode 0640.
 pub fn open_for_writing(path: &Path) -> Result<Connection, Error> {
     let create = |source| Error::Create { path: path.to_owned(), source };
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o640)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open(path)
-        .map_err(create)?;
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o640);
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
+    let file = fault::step("ledger.create", || options.open(path)).map_err(create)?;
     let metadata = file.metadata().map_err(create)?;
     if !metadata.is_file() {
         return Err(create(std::io::Error::other("it is not a regular file")));
@@ -103,6 +100,9 @@ pub fn open_for_writing(path: &Path) -> Result<Connection, Error> {
         if found != *read_back {
             return Err(Error::Setting { name, wanted: read_back, found });
         }
+    }
+    if fault::is_mutant("ledger.sync") {
+        connection.pragma_update(None, "synchronous", "OFF").map_err(failed("set up"))?;
     }
     // Keeps `-wal` and `-shm` after a clean stop, so that readers without write permission work.
     connection
@@ -143,11 +143,9 @@ fn migrate(path: &Path, connection: &Connection) -> Result<(), Error> {
     connection.execute_batch(TABLES).map_err(&step)?;
     row::write_meta(connection, "ledger_id", &ledger_id).map_err(&step)?;
     row::write_meta(connection, "epoch", "0").map_err(&step)?;
-    connection
-        .execute_batch(&format!(
-            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT"
-        ))
-        .map_err(&step)
+    let end =
+        format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT");
+    fault::step("ledger.migrate", || connection.execute_batch(&end)).map_err(&step)
 }
 
 fn check_ours(path: &Path, connection: &Connection) -> Result<(), Error> {

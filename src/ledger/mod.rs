@@ -18,6 +18,8 @@ mod writer;
 
 use std::path::PathBuf;
 
+use crate::fault;
+
 pub use entry::{Acceptance, ArchivePlan, Finish, Finished, OpenIntent, Progress, Verdict};
 pub use reader::{Filter, Reader};
 pub use writer::{Changes, Writer};
@@ -61,6 +63,12 @@ fn failed(step: &'static str) -> impl Fn(rusqlite::Error) -> Error {
         Some(error) if error.code == rusqlite::ErrorCode::DiskFull => Error::Full { step, source },
         // A quota (EDQUOT) arrives as a failed write; a failed sync has a code of its own.
         Some(error) if error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE => {
+            Error::Full { step, source }
+        }
+        Some(error)
+            if error.extended_code == rusqlite::ffi::SQLITE_IOERR_FSYNC
+                && fault::is_mutant("ledger.retry-sync") =>
+        {
             Error::Full { step, source }
         }
         _ => Error::Sql { step, source },

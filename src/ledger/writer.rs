@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use crate::fault;
 use crate::ledger::entry::{Acceptance, Finish, Finished, OpenIntent, Progress, Verdict};
 use crate::ledger::{Error, delivery, failed, layout, row};
 use crate::model::Seq;
@@ -86,7 +87,7 @@ impl Writer {
             .map_err(&step)?;
         let epoch = row::read_epoch(&transaction)?.max(floor) + 1;
         row::write_meta(&transaction, "epoch", &epoch.to_string()).map_err(&step)?;
-        transaction.commit().map_err(&step)?;
+        fault::step("ledger.epoch", || transaction.commit()).map_err(&step)?;
         self.epoch = epoch;
         Ok(epoch)
     }
@@ -99,31 +100,35 @@ impl Writer {
     /// [`Error::Fenced`] says that another instance leads; after any other error the process must
     /// stop, since what a failed sync left on the disk is unknown.
     pub fn commit(&mut self, changes: &Changes) -> Result<Vec<Seq>, Error> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed("begin"))?;
-        let current = row::read_epoch(&transaction)?;
-        if current != self.epoch {
-            return Err(Error::Fenced { ours: self.epoch, current });
+        let transaction = fault::step("ledger.begin", || {
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)
+        })
+        .map_err(failed("begin"))?;
+        let ours = self.epoch;
+        fault::guard("ledger.fence", || match row::read_epoch(&transaction)? {
+            current if current == ours => Ok(()),
+            current => Err(Error::Fenced { ours, current }),
+        })?;
+        if fault::is_mutant("ledger.seq") && !changes.accept.is_empty() {
+            forget_newest(&transaction).map_err(failed("accept"))?;
         }
         let mut seqs = Vec::with_capacity(changes.accept.len());
         for acceptance in &changes.accept {
-            seqs.push(accept(&transaction, current, acceptance).map_err(failed("accept"))?);
+            let accepted = fault::step("ledger.accept", || accept(&transaction, ours, acceptance));
+            seqs.push(accepted.map_err(failed("accept"))?);
         }
         for progress in &changes.progress {
-            delivery::write_progress(&transaction, progress).map_err(failed("keep progress"))?;
+            fault::step("ledger.progress", || delivery::write_progress(&transaction, progress))
+                .map_err(failed("keep progress"))?;
         }
         for finish in &changes.finish {
-            end(&transaction, finish).map_err(failed("finish"))?;
+            fault::step("ledger.finish", || end(&transaction, finish)).map_err(failed("finish"))?;
         }
         for seq in &changes.archived {
-            transaction
-                .prepare_cached("DELETE FROM open WHERE seq = ?1")
-                .and_then(|mut delete| delete.execute([seq.0]))
+            fault::step("ledger.archived", || close(&transaction, *seq))
                 .map_err(failed("note the archive"))?;
         }
-        transaction.commit().map_err(failed("commit"))?;
+        fault::step("ledger.commit", || transaction.commit()).map_err(failed("commit"))?;
         let documents = changes.accept.iter().map(|acceptance| match &acceptance.verdict {
             Verdict::Admitted { document, .. } => document.len(),
             Verdict::Rejected { .. } => 0,
@@ -164,13 +169,14 @@ impl Writer {
             Err(error) if !error.is_full() => return Err(error),
             _ => {}
         }
-        self.connection.close().map_err(|(_, source)| Error::Sql { step: "close", source })
+        fault::step("ledger.close", || self.connection.close().map_err(|(_, source)| source))
+            .map_err(failed("close"))
     }
 
     fn checkpoint(&self, mode: &str) -> Result<(), Error> {
         // Busy (a reader is in the way) is no error: what is left is copied the next time.
-        self.connection
-            .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+        let pragma = format!("PRAGMA wal_checkpoint({mode})");
+        fault::step("ledger.checkpoint", || self.connection.query_row(&pragma, [], |_| Ok(())))
             .map_err(failed("copy back the write-ahead log"))
     }
 
@@ -206,6 +212,20 @@ fn accept(connection: &Connection, epoch: u64, acceptance: &Acceptance) -> rusql
         row::insert_outcome(connection, seq, &finished)?;
     }
     Ok(seq)
+}
+
+fn close(connection: &Connection, seq: Seq) -> rusqlite::Result<usize> {
+    connection.prepare_cached("DELETE FROM open WHERE seq = ?1")?.execute([seq.0])
+}
+
+/// What the mutant does that gives a seq away twice.
+fn forget_newest(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "DELETE FROM open WHERE seq = (SELECT max(seq) FROM intents);
+         DELETE FROM outcomes WHERE seq = (SELECT max(seq) FROM intents);
+         DELETE FROM intents WHERE seq = (SELECT max(seq) FROM intents);
+         UPDATE sqlite_sequence SET seq = max(seq - 1, 0);",
+    )
 }
 
 fn end(connection: &Connection, finish: &Finish) -> rusqlite::Result<()> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::fault;
 use crate::ledger::{self, Reader, Writer};
 use crate::model::{Layout, Timestamp};
 use crate::pipeline::Error;
@@ -73,7 +74,7 @@ impl Claimant {
         // An older leader may be between its look at the epoch and its rename: it has to let go first.
         let mut seals = Vec::new();
         for sink in &self.sinks {
-            let sealed = sink.seal(SEAL_WAIT);
+            let sealed = fault::step("lead.seal", || sink.seal(SEAL_WAIT));
             seals.push(sealed.map_err(|source| Error::Sink { sink: sink.name().into(), source })?);
         }
         let floor = marker.map_or(0, |marker| marker.epoch);
@@ -155,12 +156,14 @@ impl Lead {
 
 impl Fence for Lead {
     fn check(&self) -> Result<(), Fatal> {
-        let epoch = |source: Box<dyn std::error::Error + Send + Sync>| Fatal::Epoch { source };
-        self.lock.check().map_err(|error| epoch(error.into()))?;
-        let current = self.read(Reader::epoch).map_err(|error| epoch(error.into()))?;
-        if current == self.epoch {
-            return Ok(());
-        }
-        Err(Fatal::Fenced { ours: self.epoch, current })
+        fault::guard("fence.check", || {
+            let epoch = |source: Box<dyn std::error::Error + Send + Sync>| Fatal::Epoch { source };
+            self.lock.check().map_err(|error| epoch(error.into()))?;
+            let current = self.read(Reader::epoch).map_err(|error| epoch(error.into()))?;
+            if current == self.epoch {
+                return Ok(());
+            }
+            Err(Fatal::Fenced { ours: self.epoch, current })
+        })
     }
 }

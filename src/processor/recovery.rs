@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::fault;
 use crate::ledger::OpenIntent;
 use crate::spool::claim_order;
 
@@ -19,7 +20,9 @@ pub struct Left {
 /// Sorts the open rows of the ledger and the names in `work/`.
 pub fn sort(open: Vec<OpenIntent>, mut claimed: Vec<Vec<u8>>) -> Left {
     let known: HashSet<Vec<u8>> = open.iter().filter_map(|intent| intent.claim.clone()).collect();
-    claimed.retain(|name| !known.contains(name));
+    if !fault::is_mutant("recovery.known") {
+        claimed.retain(|name| !known.contains(name));
+    }
     // What is no claim of ours (put there by hand) comes last, by name; it is judged like any file.
     claimed.sort_by(|a, b| {
         let order = |name: &[u8]| claim_order(name).unwrap_or((u64::MAX, u64::MAX));

@@ -6,6 +6,7 @@ use std::io::Write;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::fault;
 use crate::model::{FileName, derived};
 use crate::spool::{Directory, Error, Shelf, Spool};
 
@@ -28,6 +29,9 @@ impl Spool {
     /// The directory cannot be asked.
     pub fn is_taken(&self, shelf: Shelf, name: &[u8]) -> Result<bool, Error> {
         let shelf = self.shelf(shelf);
+        if fault::is_mutant("archive.replace") {
+            return Ok(false);
+        }
         match rustix::fs::accessat(
             &shelf.fd,
             name,
@@ -72,9 +76,15 @@ impl Spool {
         spare: &[u8],
     ) -> Result<Archived, Error> {
         let shelf = self.shelf(shelf);
+        let flags = if fault::is_mutant("archive.replace") {
+            RenameFlags::empty()
+        } else {
+            RenameFlags::NOREPLACE
+        };
         let moved = |name: &[u8]| {
-            let flags = RenameFlags::NOREPLACE;
-            rustix::fs::renameat_with(&self.work.fd, claimed_as, &shelf.fd, name, flags)
+            fault::step("archive.rename", || {
+                rustix::fs::renameat_with(&self.work.fd, claimed_as, &shelf.fd, name, flags)
+            })
         };
         let failed = |source: Errno| Error::Archive {
             name: FileName::new(claimed_as),
@@ -98,7 +108,7 @@ impl Spool {
     ///
     /// The sync failed: never try again, stop.
     pub fn sync_archive(&self) -> Result<(), Error> {
-        rustix::fs::syncfs(&self.status.fd)
+        fault::guard("archive.sync", || rustix::fs::syncfs(&self.status.fd))
             .map_err(|source| Error::Sync { path: self.status.path.clone(), source: source.into() })
     }
 }
@@ -111,12 +121,16 @@ fn write_whole(directory: &Directory, name: &[u8], text: &[u8]) -> Result<(), Er
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o640);
-    let fd = rustix::fs::openat(&directory.fd, temporary.as_slice(), flags, mode)
-        .map_err(|source| failed(source.into()))?;
-    let written = File::from(fd).write_all(text);
+    let fd = fault::step("shown.create", || {
+        rustix::fs::openat(&directory.fd, temporary.as_slice(), flags, mode)
+    })
+    .map_err(|source| failed(source.into()))?;
+    let written = fault::step("shown.write", || File::from(fd).write_all(text));
     let renamed = written.and_then(|()| {
-        rustix::fs::renameat(&directory.fd, temporary.as_slice(), &directory.fd, name)
-            .map_err(Into::into)
+        fault::step("shown.rename", || {
+            rustix::fs::renameat(&directory.fd, temporary.as_slice(), &directory.fd, name)
+        })
+        .map_err(Into::into)
     });
     renamed.map_err(|source| {
         // A file that could not be completed must not be left to fill a full disk further.

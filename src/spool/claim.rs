@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
+use crate::fault;
 use crate::model::{FileKind, FileName, Fingerprint, Sighting, derived};
 use crate::settle::{Peek, Writers};
 use crate::spool::look::sighting;
@@ -117,7 +118,10 @@ impl Inbox {
         let file = sighting.name.clone();
         let claimed_as = derived(&format!("{epoch}.{n}."), file.as_bytes(), "");
         let claimed = |source: Errno| Error::Claim { name: file.clone(), source: source.into() };
-        match rename(&self.directory, file.as_bytes(), &spool.work, &claimed_as) {
+        let renamed = fault::step("claim.rename", || {
+            rename(&self.directory, file.as_bytes(), &spool.work, &claimed_as)
+        });
+        match renamed {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(None),
             Err(source) => return Err(claimed(source)),
@@ -164,9 +168,7 @@ impl Spool {
     ///
     /// The sync failed: never try again, stop.
     pub fn sync_claims(&self) -> Result<(), Error> {
-        self.work
-            .fd
-            .sync_all()
+        fault::guard("claim.sync", || self.work.fd.sync_all())
             .map_err(|source| Error::Sync { path: self.work.path.clone(), source })
     }
 
@@ -199,7 +201,8 @@ impl Spool {
         }
         let mut bytes = Vec::with_capacity(before.len as usize + 1);
         let from = fd;
-        from.take(size_max + 1).read_to_end(&mut bytes).map_err(read)?;
+        fault::step("claim.read", || from.take(size_max + 1).read_to_end(&mut bytes))
+            .map_err(read)?;
         let after = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
         if before != after || bytes.len() as u64 != before.len {
             return Ok(Content::Unsettled);
@@ -253,6 +256,9 @@ fn sight_at(directory: &Directory, name: &[u8], shown: &FileName) -> Result<Sigh
 }
 
 fn writers_of(fd: &File) -> Writers {
+    if fault::is_mutant("settle.writers") {
+        return Writers::None;
+    }
     match sys::lease_is_free(fd.as_fd()) {
         Ok(true) => Writers::None,
         Ok(false) => Writers::Some,

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault;
 use crate::spool::Error;
 
 /// Which ledger the spool belongs to, and the newest epoch that led on it.
@@ -42,12 +43,13 @@ impl Marker {
         let text = serde_json::to_string(self).expect("a string and a number always serialise");
         let temporary = path.with_extension("tmp");
         let failed = |source| Error::Write { path: path.to_owned(), source };
-        let mut file = File::create(&temporary).map_err(failed)?;
-        file.write_all(format!("{text}\n").as_bytes()).map_err(failed)?;
+        let mut file = fault::step("marker.create", || File::create(&temporary)).map_err(failed)?;
+        fault::step("marker.write", || file.write_all(format!("{text}\n").as_bytes()))
+            .map_err(failed)?;
         let synced = |source| Error::Sync { path: path.to_owned(), source };
-        file.sync_all().map_err(synced)?;
-        std::fs::rename(&temporary, path).map_err(failed)?;
+        fault::guard("marker.sync", || file.sync_all()).map_err(synced)?;
+        fault::step("marker.rename", || std::fs::rename(&temporary, path)).map_err(failed)?;
         let parent = path.parent().unwrap_or(Path::new("."));
-        File::open(parent).and_then(|directory| directory.sync_all()).map_err(synced)
+        fault::guard("marker.sync-name", || File::open(parent)?.sync_all()).map_err(synced)
     }
 }

@@ -21,6 +21,7 @@ pub use claim::{Candidate, Claim, Content, claim_order};
 pub use look::{Look, sort_by_arrival};
 pub use marker::Marker;
 
+use crate::fault;
 use crate::model::{FileName, Layout};
 
 #[derive(Debug, thiserror::Error)]
@@ -156,10 +157,9 @@ impl Inbox {
 impl Directory {
     fn make(path: &Path, mode: u32) -> Result<Self, Error> {
         use std::os::unix::fs::DirBuilderExt;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(path)
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(mode);
+        fault::step("spool.create", || builder.create(path))
             .map_err(|source| Error::Create { path: path.to_owned(), source })?;
         Directory::open(path)
     }

@@ -1,5 +1,7 @@
 //! A site to test with: a spool in a temporary directory, and the real binary running on it.
 
+// Shared with `tests/proof`; each of the two uses a part of it.
+#![allow(dead_code)]
 // Another process's state can only be looked at again and again, with a pause in between.
 #![allow(clippy::disallowed_methods)]
 

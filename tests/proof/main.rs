@@ -8,9 +8,9 @@
 
 mod base;
 mod check;
+mod points;
 mod report;
 #[path = "../it/support.rs"]
-#[allow(dead_code)]
 mod support;
 mod workload;
 
@@ -44,7 +44,7 @@ struct Args {
 type Harness = (&'static str, fn() -> Vec<Row>);
 
 /// All harnesses, in the order in which CI runs them.
-const HARNESSES: &[Harness] = &[("base", base::rows)];
+const HARNESSES: &[Harness] = &[("base", base::rows), ("points", points::rows)];
 
 fn main() -> ExitCode {
     let args = Args::parse();

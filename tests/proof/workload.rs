@@ -87,7 +87,8 @@ impl Work {
 }
 
 fn config(records: &Path) -> String {
-    let script = "cat \"$1\" >> \"$0/effects\"; echo >> \"$0/effects\"; \
+    // One write a line: the command dies with the daemon that called it.
+    let script = "printf '%s\\n' \"$(cat \"$1\")\" >> \"$0/effects\"; \
                   test -e \"$0/failed-once\" || { : > \"$0/failed-once\"; exit 1; }";
     let command = json!(["sh", "-c", script, records, "{intent}"]);
     format!(

@@ -12,6 +12,7 @@ use crossbeam_channel::{at, never, select};
 use tracing::{debug, info, warn};
 
 use crate::batch::Room;
+use crate::fault;
 use crate::intake::{Rules, Taken};
 use crate::limits::{LOOK_MAX, WAITING_MAX};
 use crate::model::{Code, FileName, Mode, Sighting};
@@ -208,6 +209,9 @@ impl Taker<'_> {
         self.rescan_at = now + every;
         self.looked = true;
         let Some(inbox) = &self.inbox else { return };
+        if fault::is_mutant("look.list") {
+            return;
+        }
         let rules = self.stage.live.rules();
         match inbox.look(|name| rules.names.takes(name), LOOK_MAX) {
             Ok(look) => {

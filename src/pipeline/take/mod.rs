@@ -15,6 +15,7 @@ pub use inbox::{InboxOptions, Until};
 pub use operand::Operand;
 pub use submission::{Admission, Submission};
 
+use crate::fault;
 use crate::intake::{Intake, Judged, Reading, Taken};
 use crate::model::{Code, FileKind, Mode};
 use crate::pipeline::heartbeat::Beat;
@@ -107,6 +108,14 @@ impl Stage {
             return Ok(());
         }
         self.spool.sync_claims().map_err(Error::Spool)?;
+        if fault::is_mutant("archive.early") {
+            for (taken, _) in &group {
+                let name = taken.claim.file.as_bytes();
+                let moved =
+                    self.spool.archive(&taken.claim.claimed_as, Shelf::Processed, name, name);
+                moved.map_err(Error::Spool)?;
+            }
+        }
         let (takens, tokens): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         let rules = self.live.rules();
         let readings = self.intake.read(&self.spool, &rules, &takens);

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use crate::fault;
 use crate::sys;
 
 /// Kept of each of the two outputs: 64 KiB in all. The end is what tells of a failure.
@@ -41,7 +42,7 @@ pub enum Ending {
 pub fn run(mut command: Command, due: Instant) -> io::Result<Ending> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     sys::die_with_parent(&mut command);
-    let mut child = command.spawn()?;
+    let mut child = fault::step("exec.spawn", || command.spawn())?;
     let group = Pid::from_child(&child);
     let followed = follow(&mut child, group, due);
     // The group has no right to outlive its answer, whatever became of its leader.

@@ -23,6 +23,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::fault;
 use crate::model::Code;
 use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, Seal, Sink};
 
@@ -175,7 +176,9 @@ impl Package {
             }
             Standing::Ours(ours) => Some(ours),
         };
-        let staged = self.slots.stage(&self.tree.staging, &package.files, old.as_ref(), now);
+        let staged = fault::step("stage.package", || {
+            self.slots.stage(&self.tree.staging, &package.files, old.as_ref(), now)
+        });
         let slot = staged.map_err(|error| {
             self.unavailable(&format!("cannot take `{}`: {error}", package.name))
         })?;
@@ -191,7 +194,8 @@ impl Package {
     ) -> Result<Vec<Answer>, Fatal> {
         let needed = plans.iter().any(|plan| matches!(plan, Plan::Publish { .. }));
         let locked = if needed {
-            let locked = self.lock.acquire(&self.tree.dir, context.deadline);
+            let locked =
+                fault::step("publish.lock", || self.lock.acquire(&self.tree.dir, context.deadline));
             locked.map_err(|source| Fatal::Lock { path: self.tree.path.clone(), source })?
         } else {
             None
@@ -241,7 +245,11 @@ impl Package {
         replaces: Option<Identity>,
     ) -> Result<Published, Fatal> {
         let Tree { dir, staging, .. } = &self.tree;
-        let rename = |flags| renameat_with(staging, slot.name.as_str(), dir, name, flags);
+        let rename = |flags| {
+            fault::guard("publish.rename", || {
+                renameat_with(staging, slot.name.as_str(), dir, name, flags)
+            })
+        };
         let flags = if replaces.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
         // Looked at anew the next time: it may be ours as well.
         let moved = || self.conflict(name, "was changed while it was being replaced", Retry::Later);

@@ -21,6 +21,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::compose::File;
+use crate::fault;
 use crate::sink::package::standing::Ours;
 use crate::sink::package::tree::{DIR_MODE, FILE_MODE, names, open_dir};
 
@@ -126,7 +127,7 @@ impl Slots {
     pub fn sweep(&mut self, staging: &OwnedFd, now: Instant) {
         for _ in 0..DELETED_MAX {
             let Some(name) = self.surplus(staging, now) else { return };
-            if let Err(error) = delete(staging, &name) {
+            if let Err(error) = fault::step("stage.delete", || delete(staging, &name)) {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(slot = ?name, error, "replaced package not deleted");
             }
@@ -172,7 +173,7 @@ impl Slots {
         let number = self.next;
         self.next += 1;
         let slot = Slot { number, name: self.name(number) };
-        mkdirat(staging, slot.name.as_str(), DIR_MODE)?;
+        fault::step("stage.mkdir", || mkdirat(staging, slot.name.as_str(), DIR_MODE))?;
         let dir = open_dir(staging, slot.name.as_str())?;
         Ok((slot, dir))
     }
@@ -197,7 +198,7 @@ fn fill(dir: &OwnedFd, files: &[File], old: Option<&Ours>) -> io::Result<()> {
         unlinkat(dir, &name, AtFlags::empty())?;
     }
     for file in files {
-        write(dir, file)?;
+        fault::step("stage.write", || write(dir, file))?;
     }
     for name in old.iter().flat_map(|old| &old.further) {
         let old = old.expect("it has further files").dir.as_fd();

@@ -17,6 +17,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::fault;
 use crate::sink::Fatal;
 
 /// Where packages are made ready, invisible to those who list packages.
@@ -88,13 +89,13 @@ impl Tree {
 
     /// Makes all that was staged durable, in one call for the whole batch.
     pub fn sync_staged(&self) -> Result<(), Fatal> {
-        syncfs(&self.dir)
+        fault::guard("stage.sync", || syncfs(&self.dir))
             .map_err(|source| Fatal::Sync { path: self.path.clone(), source: source.into() })
     }
 
     /// Makes the renames durable.
     pub fn sync_names(&self) -> Result<(), Fatal> {
-        fsync(&self.dir)
+        fault::guard("publish.sync", || fsync(&self.dir))
             .map_err(|source| Fatal::Sync { path: self.path.clone(), source: source.into() })
     }
 }

@@ -1,0 +1,107 @@
+//! Kills at named points: before and after each step that makes something durable or visible.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use crate::report::{Options, Random, Row, Tally};
+use crate::support::Site;
+use crate::workload::Work;
+
+/// There are at least so many points; fewer means that some have been lost.
+const POINTS_MIN: usize = 60;
+
+pub fn rows() -> Vec<Row> {
+    vec![
+        Row { id: "kill", what: "killed at each point, started again", run: kill },
+        Row { id: "twice", what: "killed at a point, killed again while recovering", run: twice },
+    ]
+}
+
+/// How often a run without a kill passes each point.
+fn passed(env: &[(&str, &str)]) -> BTreeMap<String, usize> {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("trace");
+    let work = Work::prepare(&[dir.path()], &dir.path().join("records"));
+    let mut all = env.to_vec();
+    let path = trace.to_string_lossy().into_owned();
+    all.push(("FAILPOINTS_TRACE", &path));
+    run(&work.site, &all);
+    let mut passed = BTreeMap::new();
+    for point in std::fs::read_to_string(&trace).expect("points were passed").lines() {
+        *passed.entry(point.to_owned()).or_default() += 1;
+    }
+    passed
+}
+
+/// Runs the work once under the environment.
+fn run(site: &Site, env: &[(&str, &str)]) -> Output {
+    let mut command = site.command(&Work::ARGS);
+    command.envs(env.iter().copied()).stdin(Stdio::null());
+    command.output().expect("the binary starts")
+}
+
+/// One passing of a point.
+type Place<'a> = (&'a str, usize);
+
+/// Kills at each place in turn, one start after the other, then finishes and checks.
+pub fn killed_at(places: &[Place<'_>], env: &str) -> Tally {
+    let root = Path::new("/dev/shm");
+    let dir = if root.is_dir() { tempfile::tempdir_in(root) } else { tempfile::tempdir() };
+    let dir = dir.expect("a temporary directory");
+    let mut work = Work::prepare(&[dir.path()], &dir.path().join("records"));
+    let mut printed = String::new();
+    let mut fired = 0;
+    for (point, at) in places {
+        let plan = format!("{point}=kill@{at};{env}");
+        let output = run(&work.site, &[("FAILPOINTS", plan.as_str())]);
+        printed += &String::from_utf8_lossy(&output.stdout);
+        // A torn line does not continue in the next process's output.
+        printed.push('\n');
+        fired += u64::from(output.status.signal() == Some(libc::SIGKILL));
+    }
+    let mut tally = work.verdict(&printed);
+    tally.fired = fired;
+    tally
+}
+
+/// Up to `most` passings of each point: the first, the last and some between.
+fn places(passed: &BTreeMap<String, usize>, most: usize) -> Vec<Place<'_>> {
+    let mut places = Vec::new();
+    for (point, count) in passed {
+        let steps = (*count).min(most);
+        for step in 0..steps {
+            let at = if steps == 1 { 1 } else { 1 + step * (count - 1) / (steps - 1) };
+            places.push((point.as_str(), at));
+        }
+    }
+    places
+}
+
+fn kill(options: &Options) -> Tally {
+    let passed = passed(&[]);
+    let mut tally = Tally::default();
+    tally.require(passed.len() >= POINTS_MIN, || format!("only {} points", passed.len()));
+    for place in places(&passed, if options.full { usize::MAX } else { 3 }) {
+        let part = killed_at(&[place], "");
+        // How often a point is passed depends on how the threads meet; that it is passed does not.
+        tally.require(part.fired == 1 || place.1 > 1, || format!("{place:?} was not reached"));
+        tally.add(part, &format!("{place:?}"));
+    }
+    tally.notes.push(format!("{} points", passed.len()));
+    tally
+}
+
+fn twice(options: &Options) -> Tally {
+    let passed = passed(&[]);
+    let all = places(&passed, 4);
+    let mut random = Random::new(options.seed);
+    let mut pick = || all[random.below(all.len() as u64) as usize];
+    let mut tally = Tally::default();
+    for _ in 0..if options.full { 5_000 } else { 60 } {
+        let pair = [pick(), pick()];
+        tally.add(killed_at(&pair, ""), &format!("{pair:?}"));
+    }
+    tally
+}
