@@ -69,6 +69,8 @@ mod armed {
             Action::Skip => return,
         };
         kill_process(getpid(), signal).expect("a process may signal itself");
+        // Another thread may be the one that takes the signal: this one is not to go on meanwhile.
+        std::thread::park_timeout(std::time::Duration::from_millis(200));
     }
 
     pub fn skips(point: &str) -> bool {

@@ -211,9 +211,11 @@ fn told(records: &[Record], log: &Log, found: &mut Vec<String>) {
 }
 
 fn superseded(records: &[Record], found: &mut Vec<String>) {
+    let by_seq: HashMap<u64, &Record> =
+        records.iter().map(|record| (record.seq(), record)).collect();
     for record in records.iter().filter(|record| record.text("outcome") == "superseded") {
         let by = record.0["superseded_by"].as_u64().unwrap_or_default();
-        let newer = records.iter().find(|other| other.seq() == by);
+        let newer = by_seq.get(&by);
         let fits = newer.is_some_and(|newer| {
             by > record.seq()
                 && newer.target() == record.target()
@@ -265,12 +267,17 @@ fn archive(site: &Site, records: &[Record], log: &Log, found: &mut Vec<String>) 
         }
     }
     let status = site.spool().join("status");
+    let all = site.names("status");
+    // A derived name that is too long is cut: found by its end.
+    let seq_of = |name: &str| name.strip_suffix(".json")?.rsplit('.').next()?.parse().ok();
+    let by_seq: HashMap<u64, &String> =
+        all.iter().filter_map(|name| Some((seq_of(name)?, name))).collect();
+    let operands: BTreeSet<&str> =
+        log.drops.iter().filter(|drop| drop.operand).map(|drop| drop.file.as_str()).collect();
     let mut expected = Vec::new();
     for record in records {
-        // A derived name that is too long is cut: found by its end.
-        let end = format!(".{}.json", record.seq());
-        let name = site.names("status").into_iter().find(|name| name.ends_with(&end));
-        let text = name.as_ref().and_then(|name| std::fs::read(status.join(name)).ok());
+        let name = by_seq.get(&record.seq());
+        let text = name.and_then(|name| std::fs::read(status.join(name)).ok());
         let shown: Option<Value> = text.and_then(|text| serde_json::from_slice(&text).ok());
         let Some(shown) = shown else {
             found.push(format!("seq {} has no whole status file", record.seq()));
@@ -286,17 +293,13 @@ fn archive(site: &Site, records: &[Record], log: &Log, found: &mut Vec<String>) 
             }
         }
         let file = record.text("file");
-        if !log.drops.iter().any(|drop| drop.operand && drop.file == file) {
+        if !operands.contains(file) {
             let shelf = if record.is_success() { "processed" } else { "failed" };
             expected.push((shelf, record.text("digest").to_owned()));
         }
     }
-    if site.names("status").len() != records.len() {
-        found.push(format!(
-            "{} status files of {} records",
-            site.names("status").len(),
-            records.len()
-        ));
+    if all.len() != records.len() {
+        found.push(format!("{} status files of {} records", all.len(), records.len()));
     }
     archived(site, expected, found);
 }

@@ -8,8 +8,10 @@
 
 mod base;
 mod check;
+mod mutants;
 mod points;
 mod report;
+mod soak;
 #[path = "../it/support.rs"]
 mod support;
 mod workload;
@@ -44,7 +46,12 @@ struct Args {
 type Harness = (&'static str, fn() -> Vec<Row>);
 
 /// All harnesses, in the order in which CI runs them.
-const HARNESSES: &[Harness] = &[("base", base::rows), ("points", points::rows)];
+const HARNESSES: &[Harness] = &[
+    ("base", base::rows),
+    ("points", points::rows),
+    ("mutants", mutants::rows),
+    ("soak", soak::rows),
+];
 
 fn main() -> ExitCode {
     let args = Args::parse();

@@ -1,0 +1,228 @@
+//! Deliberate breakages of the protocol: each has to be caught, or the harnesses prove nothing.
+//!
+//! Every mutant runs beside a control, the same run without the breakage, which has to be clean.
+
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::check::{Expect, Log, check, tree};
+use crate::points::killed_at;
+use crate::report::{Options, Row, Tally};
+use crate::support::{Daemon, Site, scaling, wait_until};
+use crate::workload::Work;
+
+/// Runs something under a value of `FAILPOINTS` and says what was wrong in the end.
+type Harness = fn(&str) -> Tally;
+
+/// A breakage by the name of the point that is left out, what it breaks, and what catches it.
+type Mutant = (&'static str, &'static str, Harness);
+
+const MUTANTS: &[Mutant] = &[
+    ("look.list", "trusts events and never lists the inbox", there_before),
+    ("publish.rename", "says delivered and has published nothing", there_before),
+    ("ledger.seq", "gives a seq away twice", one_after_the_other),
+    ("archive.early", "archives before the ledger has accepted", killed_before_accepting),
+    ("recovery.known", "reads a claim anew that has a row", killed_before_publishing),
+    ("settle.writers", "takes a file that is still being written", half_written),
+    ("archive.replace", "overwrites an archived file of the same name", same_name_twice),
+    ("ledger.retry-sync", "goes on after a sync that failed", failed_sync),
+    ("ledger.fence", "commits without looking at the epoch", stale_commit),
+    ("fence.check", "publishes without looking at the epoch", stale_publication),
+];
+
+pub fn rows() -> Vec<Row> {
+    vec![Row { id: "all", what: "each breakage of the protocol is caught", run: all }]
+}
+
+fn all(_: &Options) -> Tally {
+    let mut tally = Tally::default();
+    for (name, what, harness) in MUTANTS {
+        let control = Tally { fired: 0, ..harness("") };
+        if let Some(why) = control.skipped {
+            tally.notes.push(format!("SKIPPED {name}: {why}"));
+            continue;
+        }
+        tally.add(control, &format!("control of {name}"));
+        let found = harness(&format!("{name}=skip"));
+        tally.fired += 1;
+        tally.acked += found.acked;
+        match found.violations.first() {
+            Some(violation) => tally.notes.push(format!("{name} ({what}): caught, {violation}")),
+            None => tally.violation(format!("{name} ({what}) survives")),
+        }
+    }
+    tally
+}
+
+/// One run over files that are there already.
+fn there_before(plan: &str) -> Tally {
+    let dir = tempfile::tempdir().unwrap();
+    let work = Work::prepare(&[dir.path()], &dir.path().join("records"));
+    work.site.command(&Work::ARGS).env("FAILPOINTS", plan).output().unwrap();
+    Tally { violations: check(&work.site, &work.log), ..Tally::default() }
+}
+
+fn killed_before_accepting(plan: &str) -> Tally {
+    killed_at(&[("ledger.accept.before", 1)], plan)
+}
+
+fn killed_before_publishing(plan: &str) -> Tally {
+    killed_at(&[("publish.rename.before", 1), ("ledger.close.before", 1)], plan)
+}
+
+/// Starts a daemon under the plan.
+fn start(site: &Site, plan: &str) -> Daemon {
+    let mut command = site.command(&["run", "--log-format", "json"]);
+    command.env("FAILPOINTS", plan);
+    let daemon = Daemon::from(command);
+    daemon.wait_for_message("ready");
+    daemon
+}
+
+/// Waits for so many status files, stops the daemon and checks.
+fn settled(site: &Site, daemon: Daemon, log: &mut Log, records: usize) -> Tally {
+    wait_until("the records", || site.names("status").len() >= records);
+    log.told_by_status(site);
+    let (code, lines) = daemon.stop();
+    let mut tally = Tally { acked: log.told.len() as u64, ..Tally::default() };
+    tally.require(code == Some(0), || format!("the daemon ends with {code:?}: {lines:?}"));
+    tally.violations.extend(check(site, log));
+    tally
+}
+
+fn half_written(plan: &str) -> Tally {
+    let (site, mut log) = (Site::new(), Log::default());
+    let text = scaling("web", 3);
+    let path = site.inbox().join("intent-slow.json");
+    let (first, second) = text.split_at(text.len() / 2);
+    let mut file = std::fs::File::create(&path).unwrap();
+    std::io::Write::write_all(&mut file, first.as_bytes()).unwrap();
+    let daemon = start(&site, plan);
+    // Whoever takes half files has taken it when a whole one that came later is done.
+    site.drop_file("intent-whole.json", &scaling("db", 2));
+    wait_until("the whole one", || !site.names("status").is_empty());
+    std::io::Write::write_all(&mut file, second.as_bytes()).unwrap();
+    drop(file);
+    log.dropped("intent-whole.json", scaling("db", 2), Expect::Admitted);
+    log.dropped("intent-slow.json", text, Expect::Admitted);
+    settled(&site, daemon, &mut log, 2)
+}
+
+fn same_name_twice(plan: &str) -> Tally {
+    dropped_in_turn(plan, ["intent-a.json", "intent-a.json"])
+}
+
+fn one_after_the_other(plan: &str) -> Tally {
+    dropped_in_turn(plan, ["intent-a.json", "intent-b.json"])
+}
+
+/// The second file comes when the first is archived.
+fn dropped_in_turn(plan: &str, names: [&str; 2]) -> Tally {
+    let (site, mut log) = (Site::new(), Log::default());
+    let daemon = start(&site, plan);
+    for (index, name) in names.into_iter().enumerate() {
+        let text = scaling("web", 1 + index as u64);
+        site.drop_file(name, &text);
+        log.dropped(name, text, Expect::Admitted);
+        wait_until("its archive", || {
+            site.names("processed").len() + site.names("status").len() > 2 * index
+                && site.names("inbox").is_empty()
+                && site.names("work").is_empty()
+        });
+    }
+    settled(&site, daemon, &mut log, 2)
+}
+
+/// Syncs of the log in a short run: opening, the epoch, accepting, finishing.
+const SYNCS: u32 = 6;
+
+/// Each sync of the ledger's log fails once: the process has to end with 74, and the next goes on.
+fn failed_sync(plan: &str) -> Tally {
+    if Command::new("strace").arg("-V").output().is_err() {
+        return Tally::skipped("strace is not installed");
+    }
+    let mut tally = Tally::default();
+    for nth in 1..=SYNCS {
+        let dir = tempfile::tempdir().unwrap();
+        let mut work = Work::prepare(&[dir.path()], &dir.path().join("records"));
+        let trace = dir.path().join("trace");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o"]).arg(&trace).arg("-P");
+        command.arg(work.site.state().join("ledger.db-wal"));
+        command.args(["-e", &format!("inject=fsync,fdatasync:error=EIO:when={nth}")]);
+        command.args(["-E", &format!("FAILPOINTS={plan}")]);
+        let batch = work.site.command(&Work::ARGS);
+        command.arg(batch.get_program()).args(batch.get_args());
+        let output = command.output().expect("strace starts");
+        let fired = std::fs::read_to_string(&trace).unwrap().contains("(INJECTED)");
+        let code = output.status.code();
+        let part = work.verdict(&String::from_utf8_lossy(&output.stdout));
+        tally.add(part, &format!("sync {nth}"));
+        tally.require(!fired || code == Some(74), || format!("sync {nth} fails: exit {code:?}"));
+        tally.require(fired || nth > 2, || format!("sync {nth} did not fail"));
+    }
+    tally
+}
+
+/// Two leaders: the first stops at `point`, loses its lock, and wakes when the second has worked.
+/// Returns how the first one ended.
+fn overtaken(
+    plan: &str,
+    point: &str,
+    log: &mut Log,
+    before_waking: impl FnOnce(&Site),
+) -> (Site, Daemon, ExitStatus) {
+    let site = Site::new();
+    let mut first = start(&site, &format!("{point}=stop@1;{plan}"));
+    site.drop_file("intent-a.json", &scaling("web", 3));
+    log.dropped("intent-a.json", scaling("web", 3), Expect::Admitted);
+    wait_until("the first leader to stop", || is_stopped(first.pid()));
+    std::fs::remove_file(site.state().join("leader.lock")).unwrap();
+    let second = start(&site, "");
+    site.drop_file("intent-b.json", &scaling("web", 5));
+    log.dropped("intent-b.json", scaling("web", 5), Expect::Admitted);
+    wait_until("the second leader's work", || site.names("status").len() == 2);
+    before_waking(&site);
+    first.signal(libc::SIGCONT);
+    let status = first.wait();
+    (site, second, status)
+}
+
+fn stale_commit(plan: &str) -> Tally {
+    let mut log = Log::default();
+    let (site, second, status) = overtaken(plan, "ledger.begin.before", &mut log, |_| {});
+    let mut tally = settled(&site, second, &mut log, 2);
+    tally.require(!status.success(), || "the stale leader ends as if all were well".to_owned());
+    tally
+}
+
+fn stale_publication(plan: &str) -> Tally {
+    let mut log = Log::default();
+    let place = "scale-default-web";
+    // Nothing stands in the way of the stale leader's rename but the fence.
+    let (site, second, status) = overtaken(plan, "publish.lock.before", &mut log, |site| {
+        std::fs::remove_dir_all(site.packages().join(place)).unwrap();
+    });
+    let stale = tree(&site.packages().join(place));
+    let mut tally = Tally::default();
+    tally.require(stale.is_empty(), || "a stale leader has published".to_owned());
+    tally.require(!status.success(), || "the stale leader ends as if all were well".to_owned());
+    // The same intent again puts back what was taken away.
+    let _ = std::fs::remove_dir_all(site.packages().join(place));
+    let again = json!({
+        "intent_type": "scaling", "target": "web", "namespace": "default", "replicas": 6,
+    });
+    site.drop_file("intent-c.json", &again.to_string());
+    log.dropped("intent-c.json", again.to_string(), Expect::Admitted);
+    tally.add(settled(&site, second, &mut log, 3), "afterwards");
+    tally
+}
+
+/// Whether the process is stopped by a signal.
+pub fn is_stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    std::thread::sleep(Duration::from_millis(1));
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+}
