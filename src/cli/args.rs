@@ -140,6 +140,17 @@ Examples:
         #[arg(value_name = "FILE|DIR|-", required = true)]
         operands: Vec<PathBuf>,
     },
+    /// Show what documents would change at each sink, and change nothing
+    #[command(after_help = "\
+Examples:
+  intentd diff intent-web.json
+  intentd diff --sink package -o json intent-web.json
+  jq '.replicas = 3' intent-web.json | intentd diff -")]
+    Diff {
+        /// Files, directories (not recursive) or `-` for standard input
+        #[arg(value_name = "FILE|DIR|-", required = true)]
+        operands: Vec<PathBuf>,
+    },
     /// Show what became of intents; works while a daemon runs, hangs or is dead
     #[command(after_help = "\
 Examples:
@@ -221,6 +232,7 @@ impl Command {
             Command::Run => "run",
             Command::Batch { .. } => "batch",
             Command::Validate { .. } => "validate",
+            Command::Diff { .. } => "diff",
             Command::History { .. } => "history",
             Command::Schema { .. } => "schema",
             Command::Config { .. } => "config",
@@ -236,6 +248,7 @@ impl Command {
             Command::Batch { .. } | Command::Validate { .. } | Command::History { .. } => {
                 Format::value_variants()
             }
+            Command::Diff { .. } => &[Format::Table, Format::Json, Format::Jsonl, Format::Yaml],
             Command::Version => &[Format::Table, Format::Json, Format::Jsonl, Format::Yaml],
             Command::Schema { .. } => &[Format::Json],
             Command::Run

@@ -11,9 +11,11 @@ use crate::{compose, config, ledger, schema, spool};
 pub enum Exit {
     /// Done; each document of this run has what it asked for, or something newer.
     Done = 0,
-    /// A document was rejected, parked or is pending.
+    /// A document was rejected, parked, is pending, or would change something (`diff`).
     Refused = 1,
     Usage = 2,
+    /// A sink cannot be reached.
+    Unreachable = 69,
     Internal = 70,
     Storage = 74,
     /// Another instance holds the lock.

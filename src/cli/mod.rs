@@ -2,6 +2,7 @@
 
 mod args;
 mod batch;
+mod diff;
 mod exit;
 mod history;
 mod inputs;
@@ -57,6 +58,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
             batch::run(&common, loaded, &operands)
         }
         Command::Validate { operands } => validate::run(&common, &load(&overrides)?, &operands),
+        Command::Diff { operands } => diff::run(&common, &load(&overrides)?, &operands),
         Command::History { limit, outcome, since } => {
             let query = history::Query { limit, outcome, since };
             history::run(&load(&overrides)?, common.output, &query)

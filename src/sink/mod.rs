@@ -159,6 +159,26 @@ pub struct Fault {
     pub retry: Retry,
 }
 
+/// What a delivery would change at a target, told without changing anything there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    Same,
+    Different(Vec<Change>),
+    /// Only delivering would tell.
+    Unknown,
+}
+
+/// One thing that a delivery would change.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Change {
+    /// What it is, by the name that the target knows it under.
+    pub path: String,
+    /// Its text now; empty where there is none.
+    pub before: String,
+    /// Its text afterwards.
+    pub after: String,
+}
+
 /// Whether the same call may succeed later with nobody changing the intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {

@@ -15,6 +15,7 @@ mod tree;
 
 use std::collections::HashSet;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,9 +24,12 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::compose;
 use crate::fault;
 use crate::model::Code;
-use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, Seal, Sink};
+use crate::sink::{
+    Answer, Change, Comparison, Confirmation, Context, Delivery, Fatal, Fault, Retry, Seal, Sink,
+};
 
 use lock::Lock;
 use slots::{Slot, Slots};
@@ -74,6 +78,48 @@ impl Package {
         let tree = Tree::open(dir)?;
         Ok(Package { name, tree, slots: Slots::new(), lock: Lock::default() })
     }
+}
+
+/// What a delivery of the package to `dir` would change. Nothing is made, not even the directory.
+///
+/// # Errors
+///
+/// The fault that the delivery would meet.
+pub fn compare(dir: &Path, package: &compose::Package) -> Result<Comparison, Fault> {
+    let at = |what: &str| format!("the packages directory `{}` {what}", dir.display());
+    let unavailable = |error: io::Error| Fault {
+        code: Code::SinkUnavailable,
+        message: at(&format!("cannot be read: {error}")),
+        retry: Retry::Later,
+    };
+    let mut options = std::fs::OpenOptions::new();
+    let opened = options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open(dir);
+    let standing = match opened {
+        Ok(packages) => look(&packages, package).map_err(unavailable)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Standing::Nothing,
+        Err(error) => return Err(unavailable(error)),
+    };
+    let ours = match standing {
+        Standing::Ours(ours) if ours.equal => return Ok(Comparison::Same),
+        Standing::Ours(ours) => Some(ours),
+        Standing::Nothing => None,
+        Standing::Foreign(what) => {
+            let message = at(&format!("holds `{}`, which {what}", package.name));
+            return Err(Fault { code: Code::PackageConflict, message, retry: Retry::Never });
+        }
+    };
+    let mut changes = Vec::new();
+    for file in &package.files {
+        let before = match &ours {
+            Some(ours) => standing::text(ours, file.name).map_err(unavailable)?,
+            None => String::new(),
+        };
+        if before != file.text {
+            let path = format!("{}/{}", package.name, file.name);
+            changes.push(Change { path, before, after: file.text.clone() });
+        }
+    }
+    Ok(Comparison::Different(changes))
 }
 
 impl Sink for Package {

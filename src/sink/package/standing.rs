@@ -141,6 +141,16 @@ fn compare(dir: &OwnedFd, package: &Package) -> io::Result<Compared> {
     Ok(Compared::Equal)
 }
 
+/// The text of one file of a package that was looked at; empty where there is none.
+///
+/// # Errors
+///
+/// It cannot be read.
+pub fn text(ours: &Ours, name: &str) -> io::Result<String> {
+    let bytes = read(&ours.dir, name)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The bytes of a file; `None` when there is none, or more than we would ever write.
 fn read(dir: &OwnedFd, name: &str) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
