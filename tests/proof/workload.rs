@@ -1,12 +1,14 @@
 //! The workload of the crash harnesses: accepts, rejects, supersedes and a retry, by two sinks.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::check::{Expect, Log};
 use crate::report::Tally;
-use crate::support::{Finished, Site};
+use crate::support::{Finished, PATIENCE, Site};
 
 /// A site that records each effect of its second sink, which fails the first time it is called.
 ///
@@ -60,9 +62,23 @@ impl Work {
 
     /// Runs it to its end without any fault. Exit code 1 says that some were rejected.
     pub fn finish(&mut self) -> Finished {
-        let finished = self.site.run(&Self::ARGS);
+        let finished = self.run_bounded();
         self.log.told_by_output(&finished.stdout);
         finished
+    }
+
+    /// Like [`Site::run`]; one that does not end is killed and has no exit code.
+    fn run_bounded(&self) -> Finished {
+        let mut command = self.site.command(&Self::ARGS);
+        let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().expect("the binary starts");
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // What it prints fits into its pipes.
+        child.kill().unwrap();
+        Finished::from(child.wait_with_output().unwrap())
     }
 
     /// Finishes after a fault and checks everything; `before` is what the killed process printed.

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    Access, AtFlags, RenameFlags, StatVfsMountFlags, accessat, fstatvfs, renameat_with, statat,
+    Access, AtFlags, RenameFlags, StatVfsMountFlags, accessat, fstatvfs, renameat_with,
 };
 use rustix::io::Errno;
 
@@ -260,20 +260,22 @@ impl Package {
                     self.slots.discard(slot, Instant::now());
                     Answer::Failed(self.unavailable("was locked by another process all the time"))
                 }
-                Plan::Publish { slot, replaces } => match self.exchange(name, &slot, replaces)? {
-                    Published::Yes => {
-                        retiring.extend(replaces.map(|_| slot));
-                        self.done(name, false)
+                Plan::Publish { slot, replaces } => {
+                    match self.exchange(name, &slot, replaces.as_ref())? {
+                        Published::Yes => {
+                            retiring.extend(replaces.map(|_| slot));
+                            self.done(name, false)
+                        }
+                        Published::No(fault) => {
+                            self.slots.discard(slot, Instant::now());
+                            Answer::Failed(fault)
+                        }
+                        Published::TakenBack(fault) => {
+                            retiring.push(slot);
+                            Answer::Failed(fault)
+                        }
                     }
-                    Published::No(fault) => {
-                        self.slots.discard(slot, Instant::now());
-                        Answer::Failed(fault)
-                    }
-                    Published::TakenBack(fault) => {
-                        retiring.push(slot);
-                        Answer::Failed(fault)
-                    }
-                },
+                }
             });
         }
         if locked.is_some() {
@@ -288,7 +290,7 @@ impl Package {
         &self,
         name: &str,
         slot: &Slot,
-        replaces: Option<Identity>,
+        replaces: Option<&Identity>,
     ) -> Result<Published, Fatal> {
         let Tree { dir, staging, .. } = &self.tree;
         let rename = |flags| {
@@ -308,8 +310,7 @@ impl Package {
             }
         }
         let Some(replaces) = replaces else { return Ok(Published::Yes) };
-        let found = statat(staging, slot.name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
-        if found.is_ok_and(|found| Identity::of(&found) == replaces) {
+        if replaces.is_at(staging, &slot.name).unwrap_or(false) {
             return Ok(Published::Yes);
         }
         // What we hold is not ours to keep; without a way back nobody may go on from here.

@@ -42,21 +42,51 @@ pub struct Ours {
 }
 
 /// Tells whether a directory is the one that was looked at, with the same entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Identity {
     dev: u64,
     ino: u64,
     mtime: (i64, i64),
+    /// Inode numbers and names, sorted.
+    entries: Vec<(u64, CString)>,
 }
 
 impl Identity {
-    pub fn of(about: &Stat) -> Self {
-        Identity {
-            dev: about.st_dev,
-            ino: about.st_ino,
-            mtime: (about.st_mtime, about.st_mtime_nsec as i64),
-        }
+    fn new(about: &Stat, mut entries: Vec<(u64, CString)>) -> Self {
+        entries.sort_unstable();
+        Identity { dev: about.st_dev, ino: about.st_ino, mtime: mtime(about), entries }
     }
+
+    /// Whether the directory that has come to `name` is that one.
+    ///
+    /// The time of change answers for the entries where it is the same. Where it is not, the move may
+    /// have changed it: XFS does so. A file of before keeps its inode number from being used again
+    /// where we carry it on, and what we do not carry on is ours to replace.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub fn is_at(&self, dir: impl AsFd, name: &str) -> Result<bool, Errno> {
+        let found = open_dir(dir, name)?;
+        let about = fstat(&found)?;
+        if (about.st_dev, about.st_ino) != (self.dev, self.ino) {
+            return Ok(false);
+        }
+        if mtime(&about) == self.mtime {
+            return Ok(true);
+        }
+        let mut entries = Vec::with_capacity(self.entries.len());
+        each_entry(&found, |name, _, ino| {
+            entries.push((ino, name.to_owned()));
+            Ok(entries.len() <= self.entries.len())
+        })?;
+        entries.sort_unstable();
+        Ok(entries == self.entries)
+    }
+}
+
+fn mtime(about: &Stat) -> (i64, i64) {
+    (about.st_mtime, about.st_mtime_nsec as i64)
 }
 
 /// Compares what stands there with the package.
@@ -71,11 +101,14 @@ pub fn look(packages: impl AsFd, package: &Package) -> io::Result<Standing> {
         Err(Errno::NOTDIR | Errno::LOOP) => return foreign("is not a directory"),
         Err(error) => return Err(error.into()),
     };
-    let identity = Identity::of(&fstat(&dir)?);
+    // The time comes before the entries: what changes while they are read has another one.
+    let about = fstat(&dir)?;
     let (mut kptfile, mut intent) = (false, false);
     let mut further = Vec::new();
+    let mut entries = Vec::new();
     let mut strange = None;
-    each_entry(&dir, |name, kind| {
+    each_entry(&dir, |name, kind, ino| {
+        entries.push((ino, name.to_owned()));
         let bytes = name.to_bytes();
         if kind != FileType::RegularFile {
             strange = Some(format!("holds `{}`, which is not a regular file", shown(name)));
@@ -98,6 +131,7 @@ pub fn look(packages: impl AsFd, package: &Package) -> io::Result<Standing> {
     if !intent {
         return foreign("has no intent.yaml");
     }
+    let identity = Identity::new(&about, entries);
     match compare(&dir, package)? {
         Compared::Equal => Ok(Standing::Ours(Ours { dir, identity, equal: true, further })),
         Compared::Different => Ok(Standing::Ours(Ours { dir, identity, equal: false, further })),

@@ -121,10 +121,10 @@ pub fn open_dir(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd,
     openat(dir, name, OPEN_DIR, Mode::empty())
 }
 
-/// Hands each entry but `.` and `..` to `visit` until it says false.
+/// Hands each entry but `.` and `..`, with its kind and inode number, to `visit` until it says false.
 pub fn each_entry(
     dir: impl AsFd,
-    mut visit: impl FnMut(&CStr, FileType) -> Result<bool, Errno>,
+    mut visit: impl FnMut(&CStr, FileType, u64) -> Result<bool, Errno>,
 ) -> Result<(), Errno> {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut entries = RawDir::new(dir.as_fd(), &mut buffer);
@@ -141,7 +141,7 @@ pub fn each_entry(
             }
             known => known,
         };
-        if !visit(name, kind)? {
+        if !visit(name, kind, entry.ino())? {
             return Ok(());
         }
     }
@@ -156,7 +156,7 @@ pub fn names(
 ) -> Result<(Vec<CString>, bool), Errno> {
     let mut names = Vec::new();
     let mut more = false;
-    each_entry(dir, |name, _| {
+    each_entry(dir, |name, _, _| {
         if wanted(name) {
             more = names.len() == limit;
             if !more {

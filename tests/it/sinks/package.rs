@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use intentd::model::Code;
 use intentd::sink::package::Package;
@@ -327,6 +327,26 @@ fn a_change_between_look_and_rename_is_taken_back() {
     });
     failed(&answer, Code::PackageConflict, Retry::Later);
     assert_eq!(fs::read_to_string(&package).unwrap(), "a file");
+}
+
+#[test]
+fn a_time_of_change_alone_does_not_keep_a_package_from_being_replaced() {
+    let mut bench = Bench::new();
+    bench.deliver(&[&job("a", 3)]);
+    let package = bench.path(NAME);
+    // XFS touches each directory that it moves, whoever moves it.
+    let answer = deliver_meddled(&mut bench.sink, &job("a", 4), || {
+        let later = SystemTime::now() + Duration::from_secs(5);
+        fs::File::open(&package).unwrap().set_modified(later).unwrap();
+    });
+    done(&answer);
+    assert_stands(&bench.packages(), &job("a", 4));
+    let answer = deliver_meddled(&mut bench.sink, &job("a", 5), || {
+        fs::copy(package.join("Kptfile"), package.join("copy")).unwrap();
+        fs::rename(package.join("copy"), package.join("Kptfile")).unwrap();
+    });
+    failed(&answer, Code::PackageConflict, Retry::Later);
+    assert_stands(&bench.packages(), &job("a", 4));
 }
 
 #[test]

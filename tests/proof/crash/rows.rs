@@ -117,6 +117,7 @@ const OMISSIONS: &[(Omission, Layout, Fault)] = &[
     (Omission { call: "fsync", file: "/spool/work" }, Three(Ext4), Cut),
     (Omission { call: "syncfs", file: "/packages" }, Three(Ext4), Cut),
     (Omission { call: "fsync", file: "/packages" }, Three(Ext4), Cut),
+    (Omission { call: "syncfs", file: "/spool/status" }, Three(Ext4), Cut),
     (Omission { call: "fsync", file: "/state/ledger.db-wal" }, One(Ext4), Cut),
 ];
 

@@ -77,13 +77,16 @@ impl<'a> Sweep<'a> {
         })
     }
 
-    /// Before or after `count` calls that are spread evenly.
+    /// Before or after `count` calls that are spread evenly, in no order.
     pub fn sample(&self, options: &Options, fault: Fault, count: usize) -> Tally {
         self.states(options, |points, random| {
-            spread(points, count, random)
-                .into_iter()
-                .map(|(number, after)| vec![Point { number, after, fault }])
-                .collect()
+            let moments = spread(points, count, random).into_iter();
+            let mut states: Vec<_> =
+                moments.map(|(number, after)| vec![Point { number, after, fault }]).collect();
+            for last in (1..states.len()).rev() {
+                states.swap(last, random.below(last as u64 + 1) as usize);
+            }
+            states
         })
     }
 
@@ -102,7 +105,9 @@ impl<'a> Sweep<'a> {
                 let mut moment = first;
                 let crashes = (0..length).map(|_| {
                     let (number, after) = moment;
-                    moment = (1 + random.below(points), random.below(2) == 1);
+                    // A recovery makes fewer calls than a first run: early ones are hit more often.
+                    let end = 1 + random.below(points);
+                    moment = (1 + random.below(end), random.below(2) == 1);
                     let fault = faults[random.below(faults.len() as u64) as usize];
                     Point { number, after, fault }
                 });
@@ -190,8 +195,10 @@ impl<'a> Sweep<'a> {
 
     /// The line that does this state again.
     fn again(&self, options: &Options, crashes: &[Point]) -> String {
+        let env: String =
+            self.env.iter().map(|(name, value)| format!("{name}='{value}' ")).collect();
         format!(
-            "{ONLY_STATE}={} cargo test --features failpoints --test proof -- {} --only {} --seed {}",
+            "{env}{ONLY_STATE}={} cargo test --features failpoints --test proof -- {} --only {} --seed {}",
             shown(crashes),
             self.harness,
             self.row,

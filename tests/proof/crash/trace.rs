@@ -7,7 +7,9 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::process::{Child, Command};
+use std::thread;
 
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
@@ -16,6 +18,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::calls;
+use crate::support::PATIENCE;
 
 /// A sync that is passed over although the program is told that it was done: what the program would
 /// be without that line, or a disk that lies.
@@ -47,6 +50,8 @@ pub struct Traced {
     /// Calls that were passed over.
     pub omitted: u64,
     inside: HashMap<Pid, Inside>,
+    /// While it is there, a process that does not end by itself is ended in time.
+    _bound: Sender<()>,
 }
 
 /// A counted call between its entry and its exit.
@@ -72,6 +77,7 @@ impl Traced {
             omission,
             omitted: 0,
             inside: HashMap::new(),
+            _bound: bound(process),
         };
         traced.seize();
         traced
@@ -218,6 +224,17 @@ impl Drop for Traced {
         // Already waited for; this only tells the handle.
         let _ = self.child.try_wait();
     }
+}
+
+/// Kills the process after a time that nobody needs, unless what is returned is dropped before.
+fn bound(process: Pid) -> Sender<()> {
+    let (held, dropped) = crossbeam_channel::bounded(0);
+    thread::spawn(move || {
+        if dropped.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            let _ = kill(process, Signal::SIGKILL);
+        }
+    });
+    held
 }
 
 /// The same command, which stops itself before it becomes the program.
