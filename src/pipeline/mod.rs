@@ -143,7 +143,7 @@ pub fn start(
     let stage = record::Stage { writer, to_process, to_shelf: Some(to_shelf) };
     stages.spawn("record", move |beat| stage.run(&from_stages, &beat))?;
 
-    let names = Arc::new(Names::default());
+    let names = Arc::new(Names::promised(&unarchived));
     let stage = shelve::Stage {
         spool: Arc::clone(&spool),
         names: Arc::clone(&names),
