@@ -84,7 +84,7 @@ pub fn ready(leader: &Leader, lane: usize, world: &World) -> bool {
 pub fn hand(leader: &mut Leader, world: &mut World, lane: usize, jobs: Vec<Job>) {
     let sink = leader.lanes[lane].name;
     for job in &jobs {
-        check_job(world, sink, job);
+        check_job(world, sink, job, leader.epoch);
     }
     if jobs.len() > world.swarm.batch_max {
         world.violation(format!("{sink} gets a batch of {}", jobs.len()));
@@ -100,13 +100,17 @@ pub fn hand(leader: &mut Leader, world: &mut World, lane: usize, jobs: Vec<Job>)
     (lane.plans, lane.answers) = Default::default();
 }
 
-fn check_job(world: &mut World, sink: &str, job: &Job) {
+fn check_job(world: &mut World, sink: &str, job: &Job, epoch: u64) {
     let at = (job.seq, sink.to_owned());
     world.trace(|| {
         format!("hand {} to {sink}, attempt {}, step {:?}", job.seq, job.attempts, job.step)
     });
     world.log.handed.insert(job.seq);
     *world.log.calls.entry(at.clone()).or_default() += 1;
+    if world.ledger.epoch != epoch {
+        // A leader that does not know yet that it is none: the fence is asked before any effect.
+        return;
+    }
     let earlier = world
         .ledger
         .rows
@@ -279,6 +283,11 @@ fn pending(lane: &mut Lane, at: usize, world: &mut World) {
 fn call(lane: &mut Lane, at: usize, world: &mut World, epoch: u64) -> Phase {
     let job = &lane.jobs[at];
     lane.due = world.now + world.dice.below(50_000);
+    // Which state a write is based on is read before the fence is asked.
+    let version = world.remote.versions.get(&job.package.key).copied().unwrap_or_default();
+    if world.ledger.epoch != epoch {
+        return Phase::Idle;
+    }
     let poison = world.documents.iter().any(|document| {
         document.poison && document.intent.correlation_id == job.intent.correlation_id
     });
@@ -300,11 +309,6 @@ fn call(lane: &mut Lane, at: usize, world: &mut World, epoch: u64) -> Phase {
     if world.one_in(4) {
         pending(lane, at, world);
         return Phase::Call(at + 1);
-    }
-    // Which state the write is based on is read before the fence is asked.
-    let version = world.remote.versions.get(&job.package.key).copied().unwrap_or_default();
-    if world.ledger.epoch != epoch {
-        return Phase::Idle;
     }
     Phase::Write(at, version)
 }

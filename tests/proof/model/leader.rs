@@ -78,7 +78,7 @@ impl Leader {
         if world.swarm.remote {
             lanes.push(Lane::new(REMOTE));
         }
-        let (window, names) = (Window::default(), Names::default());
+        let (window, names) = (Window::default(), Names::promised(&unarchived));
         let sinks = lanes.iter().map(|lane| (lane.name.to_owned(), world.swarm.batch_max));
         let mut desk = Desk::new(sinks.collect::<Vec<_>>());
         for open in undelivered {

@@ -17,12 +17,6 @@ pub struct Row {
 }
 
 #[derive(Debug)]
-pub enum Refusal {
-    Full,
-    Fenced,
-}
-
-#[derive(Debug)]
 pub struct Ledger {
     pub epoch: u64,
     next: u64,

@@ -39,7 +39,7 @@ impl Recorder {
 
 pub fn record_ready(leader: &Leader, world: &World) -> bool {
     let waits = leader.record.paused_until > world.now;
-    !waits && !(leader.record.is_idle() && leader.to_ledger.is_empty())
+    !waits && (!leader.record.is_idle() || !leader.to_ledger.is_empty())
 }
 
 pub fn record_due(leader: &Leader) -> u64 {
@@ -305,7 +305,9 @@ fn archive_step(leader: &mut Leader, world: &mut World, mut request: archive::Re
         return;
     }
     let ns = world.wall_ns();
-    let mut write = |place| drop(world.disk.create(place, text, 100, ns));
+    let mut write = |place| {
+        world.disk.create(place, text, 100, ns);
+    };
     let next = match done {
         0 => {
             if shelf == Shelf::Failed {

@@ -24,7 +24,6 @@ struct Held {
     claim: Vec<u8>,
     seen: Option<Fingerprint>,
     due: u64,
-    looks: u32,
 }
 
 #[derive(Debug)]
@@ -58,12 +57,14 @@ pub struct Take {
     rescan_at: u64,
     crowded: bool,
     took: bool,
+    /// Bytes that were let in past the window: claims that were held.
+    forced: u64,
     pub hints: BTreeSet<FileName>,
 }
 
 impl Take {
     pub fn new(quiet: Duration, unread: Vec<Vec<u8>>, now: u64) -> Self {
-        let held = unread.into_iter().map(|claim| Held { claim, seen: None, due: now, looks: 0 });
+        let held = unread.into_iter().map(|claim| Held { claim, seen: None, due: now });
         Take {
             phase: Phase::Held,
             settle: Settle::new(quiet),
@@ -74,14 +75,15 @@ impl Take {
             rescan_at: now,
             crowded: false,
             took: false,
+            forced: 0,
             hints: BTreeSet::new(),
         }
     }
 
-    fn again(&mut self, claim: Vec<u8>, looks: u32, now: u64) {
-        let wait = Duration::from_millis(5).saturating_mul(1 << looks.min(16));
-        let due = now + wait.min(Duration::from_secs(1)).as_micros() as u64;
-        self.held.push_back(Held { claim, seen: None, due, looks: looks + 1 });
+    /// As with the real one the backing off starts anew each time that a claim is read.
+    fn again(&mut self, claim: Vec<u8>, now: u64) {
+        let due = now + Duration::from_millis(5).as_micros() as u64;
+        self.held.push_back(Held { claim, seen: None, due });
     }
 
     pub fn due(&self, world: &World) -> u64 {
@@ -265,7 +267,8 @@ fn claim(
         .filter(|(name, _)| name.starts_with(&prefix) && !held.contains(name))
         .map(|(_, ino)| world.disk.inodes[ino].len.min(SIZE_MAX))
         .collect();
-    if ours.len() > 1 && ours.iter().sum::<u64>() > IN_FLIGHT_BYTES_MAX as u64 + SIZE_MAX {
+    if ours.len() > 1 && ours.iter().sum::<u64>() > IN_FLIGHT_BYTES_MAX as u64 + leader.take.forced
+    {
         world.violation(format!("{} claims hold more than the window", ours.len()));
     }
     Some(Taken { claim, file, ino, refused, token })
@@ -275,7 +278,7 @@ fn claim(
 fn read(leader: &mut Leader, world: &mut World, taken: Taken) -> Option<Submission> {
     let inode = &world.disk.inodes[taken.ino];
     if taken.refused.is_none() && world.swarm.leases && inode.writers > 0 {
-        leader.take.again(taken.claim, 0, world.now);
+        leader.take.again(taken.claim, world.now);
         return None;
     }
     let code = taken.refused.or((inode.len > SIZE_MAX).then_some(Code::TooLarge));
@@ -331,6 +334,7 @@ fn held_group(leader: &mut Leader, world: &mut World) -> Vec<Taken> {
             FileKind::Regular if seen.links > 1 => Some(Code::HardLink),
             FileKind::Regular => None,
         };
+        leader.take.forced += seen.print.len;
         let token = leader.window.force(seen.print.len as usize);
         group.push(Taken { claim: next.claim, file: seen.name, ino, refused, token });
     }
