@@ -37,7 +37,7 @@ pub enum Act {
 /// Plans all that producers will do.
 pub fn plan(world: &mut World) {
     let targets = 1 + world.dice.below(4);
-    let count = 4 + world.dice.below(24);
+    let count = 3 + world.dice.below(16);
     let heavy = world.one_in(4);
     for index in 0..count {
         let document = if index > 0 && world.one_in(4) {

@@ -39,11 +39,30 @@ struct Taken {
 enum Phase {
     Look,
     Held,
-    Claim { room: Room, group: Vec<Taken> },
-    Rename { room: Room, group: Vec<Taken>, seen: Sighting, refused: Option<Code>, token: Token },
-    Sync { group: Vec<Taken>, ours: bool },
-    Read { group: VecDeque<Taken>, done: Vec<Submission>, ours: bool },
-    Send { done: Vec<Submission>, ours: bool },
+    Claim {
+        room: Room,
+        group: Vec<Taken>,
+    },
+    Rename {
+        room: Room,
+        group: Vec<Taken>,
+        seen: Sighting,
+        refused: Option<Code>,
+        token: (Token, u64),
+    },
+    Sync {
+        group: Vec<Taken>,
+        ours: bool,
+    },
+    Read {
+        group: VecDeque<Taken>,
+        done: Vec<Submission>,
+        ours: bool,
+    },
+    Send {
+        done: Vec<Submission>,
+        ours: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -57,8 +76,8 @@ pub struct Take {
     rescan_at: u64,
     crowded: bool,
     took: bool,
-    /// Bytes that were let in past the window: claims that were held.
-    forced: u64,
+    /// What the window let in of each claim; those that were held count beside it.
+    admitted: BTreeMap<Vec<u8>, u64>,
     pub hints: BTreeSet<FileName>,
 }
 
@@ -75,7 +94,7 @@ impl Take {
             rescan_at: now,
             crowded: false,
             took: false,
-            forced: 0,
+            admitted: BTreeMap::new(),
             hints: BTreeSet::new(),
         }
     }
@@ -200,6 +219,7 @@ fn consider(leader: &mut Leader, world: &mut World, mut room: Room, group: Vec<T
         return end(leader, group);
     };
     let Some(sighting) = leader.take.candidates.pop_front() else { return end(leader, group) };
+    let token = (token, bytes as u64);
     let decided = match Settle::unopened(sighting.kind) {
         Some(decision) => Some((sighting.clone(), decision)),
         None => open(&mut leader.take, world, &sighting),
@@ -244,7 +264,7 @@ fn claim(
     world: &mut World,
     seen: &Sighting,
     refused: Option<Code>,
-    token: Token,
+    (token, admitted): (Token, u64),
 ) -> Option<Taken> {
     let file = seen.name.clone();
     let n = leader.take.next_claim;
@@ -259,17 +279,12 @@ fn claim(
     {
         return None;
     }
-    let prefix = format!("{}.", leader.epoch).into_bytes();
-    let held: Vec<_> = leader.take.held.iter().map(|held| &held.claim).collect();
-    let ours: Vec<u64> = world
-        .disk
-        .list(Dir::Work)
-        .filter(|(name, _)| name.starts_with(&prefix) && !held.contains(name))
-        .map(|(_, ino)| world.disk.inodes[ino].len.min(SIZE_MAX))
-        .collect();
-    if ours.len() > 1 && ours.iter().sum::<u64>() > IN_FLIGHT_BYTES_MAX as u64 + leader.take.forced
-    {
-        world.violation(format!("{} claims hold more than the window", ours.len()));
+    leader.take.admitted.insert(claim.clone(), admitted);
+    let there = |claim: &Vec<u8>| world.disk.at(&(Dir::Work, claim.clone())).is_some();
+    leader.take.admitted.retain(|claim, _| there(claim));
+    let bytes = leader.take.admitted.values().sum::<u64>();
+    if bytes > IN_FLIGHT_BYTES_MAX as u64 && bytes > admitted {
+        world.violation(format!("the window let in {bytes} bytes"));
     }
     Some(Taken { claim, file, ino, refused, token })
 }
@@ -278,6 +293,7 @@ fn claim(
 fn read(leader: &mut Leader, world: &mut World, taken: Taken) -> Option<Submission> {
     let inode = &world.disk.inodes[taken.ino];
     if taken.refused.is_none() && world.swarm.leases && inode.writers > 0 {
+        leader.take.admitted.remove(&taken.claim);
         leader.take.again(taken.claim, world.now);
         return None;
     }
@@ -334,7 +350,6 @@ fn held_group(leader: &mut Leader, world: &mut World) -> Vec<Taken> {
             FileKind::Regular if seen.links > 1 => Some(Code::HardLink),
             FileKind::Regular => None,
         };
-        leader.take.forced += seen.print.len;
         let token = leader.window.force(seen.print.len as usize);
         group.push(Taken { claim: next.claim, file: seen.name, ino, refused, token });
     }
