@@ -29,7 +29,7 @@ pub use lead::{Claimant, Lead, Leadership};
 pub use take::{InboxOptions, Operand, Source, Until};
 
 use crate::model::{FileName, Record, Seq};
-use crate::processor::{Job, Settings, Window};
+use crate::processor::{Job, Names, Settings, Submission, Window};
 use crate::watch::Collector;
 use crate::{intake, leader, ledger, sink, spool};
 
@@ -143,7 +143,7 @@ pub fn start(
     let stage = record::Stage { writer, to_process, to_shelf: Some(to_shelf) };
     stages.spawn("record", move |beat| stage.run(&from_stages, &beat))?;
 
-    let names = Arc::new(shelve::Names::default());
+    let names = Arc::new(Names::promised(&unarchived));
     let stage = shelve::Stage {
         spool: Arc::clone(&spool),
         names: Arc::clone(&names),
@@ -275,7 +275,7 @@ pub fn now() -> crate::model::Timestamp {
 /// What stages send to `record`.
 #[derive(Debug)]
 enum ToLedger {
-    Accept(Vec<take::Submission>),
+    Accept(Vec<Submission>),
     Finish(Vec<process::Ending>),
     Progress(Vec<ledger::Progress>),
     /// Progress that somebody waits for.

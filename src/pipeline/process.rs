@@ -12,10 +12,8 @@ use crate::ledger::{ArchivePlan, Finish, OpenIntent};
 use crate::limits::IN_FLIGHT_MAX;
 use crate::model::Seq;
 use crate::pipeline::heartbeat::Beat;
-use crate::pipeline::shelve::Names;
-use crate::pipeline::{Error, Live, ToLedger, deliver, now};
-use crate::processor::{Desk, Ended, Item, Job, Window, archive};
-use crate::schema;
+use crate::pipeline::{Error, Live, ToLedger, deliver, now, shelve};
+use crate::processor::{Desk, Ended, Item, Job, Names, Window, archive, recovery};
 use crate::spool::Spool;
 
 /// What `record` tells us.
@@ -71,7 +69,7 @@ impl Stage {
     ) -> Result<(), Error> {
         let mut desk = Desk::new(self.lanes.clone());
         for open in left {
-            if let Some(item) = resumed(open, window)? {
+            if let Some(item) = recovery::resumed(open, window).map_err(Error::Ledger)? {
                 desk.admit(item);
             }
         }
@@ -152,7 +150,7 @@ impl Stage {
         let Item { record, claim, token, .. } = item;
         if claim.is_some() {
             let shelf = archive::shelf(finished.outcome);
-            let plan: ArchivePlan = self.names.plan(&self.spool, shelf, &record.file);
+            let plan: ArchivePlan = shelve::plan(&self.names, &self.spool, shelf, &record.file);
             finished.archived_as = Some(plan.name(record.seq));
         }
         let seq = record.seq;
@@ -169,24 +167,6 @@ fn take_in(desk: &mut Desk, message: Message) -> bool {
         Message::NoMore => return false,
     }
     true
-}
-
-/// An accepted intent of an earlier leader, from its row alone.
-fn resumed(open: OpenIntent, window: &Window) -> Result<Option<Item>, Error> {
-    let Some(document) = open.document else { return Ok(None) };
-    let damaged = |_| {
-        Error::Ledger(crate::ledger::Error::Damaged { row: format!("intents {}", open.record.seq) })
-    };
-    let intent = schema::reread(&document).map_err(damaged)?;
-    Ok(Some(Item {
-        claim: open.claim,
-        intent: Arc::new(intent),
-        token: window.force(document.len()),
-        document: document.into(),
-        progress: open.progress,
-        resumed: true,
-        record: open.record,
-    }))
 }
 
 /// Jitter for retries: spread is all that is asked of it. xorshift64, seeded by the hasher's keys.

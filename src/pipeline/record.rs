@@ -11,9 +11,8 @@ use crate::ledger::{Changes, Writer};
 use crate::limits::{GROUP_BYTES_MAX, GROUP_MAX};
 use crate::model::Seq;
 use crate::pipeline::heartbeat::Beat;
-use crate::pipeline::take::{Admission, Submission};
 use crate::pipeline::{Error, ToLedger, process};
-use crate::processor::archive;
+use crate::processor::{Admission, Submission, archive};
 use crate::telemetry::Chain;
 
 /// Messages that may wait; a stage that sends more waits itself, which is the backpressure.

@@ -1,7 +1,6 @@
 //! The thread that archives: directories show what the ledger already has.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded};
@@ -12,7 +11,7 @@ use crate::limits::IN_FLIGHT_MAX;
 use crate::model::{FileName, Record, Seq};
 use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::{Error, ToLedger};
-use crate::processor::{Window, archive};
+use crate::processor::{Names, Window, archive, recovery};
 use crate::spool::{Shelf, Spool};
 use crate::telemetry::Chain;
 
@@ -31,30 +30,10 @@ pub fn channel() -> (Sender<archive::Request>, Receiver<archive::Request>) {
     bounded(IN_FLIGHT_MAX)
 }
 
-/// Archive names that are planned and not yet used, so that two intents never plan the same.
-#[derive(Debug, Default)]
-pub struct Names {
-    planned: Mutex<HashSet<(Shelf, Vec<u8>)>>,
-}
-
-impl Names {
-    /// Plans under which name a file will be archived.
-    pub fn plan(&self, spool: &Spool, shelf: Shelf, file: &FileName) -> ArchivePlan {
-        let safe = file.safe();
-        let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
-        // If the directory cannot be asked, the name with the seq is right in any case.
-        let taken = planned.contains(&(shelf, safe.clone().into_bytes()))
-            || spool.is_taken(shelf, safe.as_bytes()).unwrap_or(true);
-        if !taken {
-            planned.insert((shelf, safe.clone().into_bytes()));
-        }
-        ArchivePlan { safe, taken }
-    }
-
-    fn used(&self, shelf: Shelf, name: &[u8]) {
-        let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
-        planned.remove(&(shelf, name.to_vec()));
-    }
+/// Plans under which name a file will be archived, by what lies in the directory now.
+pub fn plan(names: &Names, spool: &Spool, shelf: Shelf, file: &FileName) -> ArchivePlan {
+    // If the directory cannot be asked, the name with the seq is right in any case.
+    names.plan(shelf, file, |name| spool.is_taken(shelf, name).unwrap_or(true))
 }
 
 #[derive(Debug)]
@@ -76,7 +55,7 @@ impl Stage {
         beat: &Beat,
     ) -> Result<(), Error> {
         let mut unsynced = Unsynced::default();
-        for request in left.into_iter().filter_map(|open| repeated(open, window)) {
+        for request in left.into_iter().filter_map(|open| recovery::repeated(open, window)) {
             self.archive(request, &mut unsynced, beat);
         }
         loop {
@@ -154,12 +133,6 @@ impl Unsynced {
         self.since = None;
         std::mem::take(&mut self.seqs)
     }
-}
-
-/// The last step of an intent that an earlier leader finished.
-fn repeated(open: OpenIntent, window: &Window) -> Option<archive::Request> {
-    let finished = open.finished?;
-    Some(archive::request(open.record, open.claim, &finished, window.force(0)))
 }
 
 /// One line an intent.

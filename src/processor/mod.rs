@@ -8,10 +8,14 @@ pub mod archive;
 mod desk;
 mod item;
 mod lane;
+mod names;
 pub mod recovery;
+mod submission;
 mod window;
 
 pub use desk::{Desk, Ended, Settings};
 pub use item::{Item, Job};
 pub use lane::Answered;
+pub use names::Names;
+pub use submission::{Admission, Submission};
 pub use window::{Token, Window};

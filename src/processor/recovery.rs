@@ -1,9 +1,12 @@
 //! Sorts what a killed leader left, before anything new is taken.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::fault;
-use crate::ledger::OpenIntent;
+use crate::ledger::{Error, OpenIntent};
+use crate::processor::{Item, Window, archive};
+use crate::schema;
 use crate::spool::claim_order;
 
 /// What recovery has to do.
@@ -30,4 +33,30 @@ pub fn sort(open: Vec<OpenIntent>, mut claimed: Vec<Vec<u8>>) -> Left {
     });
     let (unarchived, undelivered) = open.into_iter().partition(|intent| intent.finished.is_some());
     Left { unread: claimed, undelivered, unarchived }
+}
+
+/// An accepted intent of an earlier leader, from its row alone; `None` if it was not admitted.
+///
+/// # Errors
+///
+/// The row's document cannot be read back: the ledger is damaged.
+pub fn resumed(open: OpenIntent, window: &Window) -> Result<Option<Item>, Error> {
+    let Some(document) = open.document else { return Ok(None) };
+    let damaged = |_| Error::Damaged { row: format!("intents {}", open.record.seq) };
+    let intent = schema::reread(&document).map_err(damaged)?;
+    Ok(Some(Item {
+        claim: open.claim,
+        intent: Arc::new(intent),
+        token: window.force(document.len()),
+        document: document.into(),
+        progress: open.progress,
+        resumed: true,
+        record: open.record,
+    }))
+}
+
+/// The last step of an intent that an earlier leader finished; `None` if it is not finished.
+pub fn repeated(open: OpenIntent, window: &Window) -> Option<archive::Request> {
+    let finished = open.finished?;
+    Some(archive::request(open.record, open.claim, &finished, window.force(0)))
 }

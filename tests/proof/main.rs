@@ -9,6 +9,7 @@
 mod base;
 mod check;
 mod crash;
+mod model;
 mod mutants;
 mod points;
 mod report;
@@ -49,6 +50,7 @@ type Harness = (&'static str, fn() -> Vec<Row>);
 /// All harnesses, in the order in which CI runs them.
 const HARNESSES: &[Harness] = &[
     ("base", base::rows),
+    ("model", model::rows),
     ("points", points::rows),
     ("kill", crash::kills),
     ("cut", crash::cuts),

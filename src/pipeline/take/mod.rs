@@ -2,7 +2,6 @@
 
 mod inbox;
 mod operand;
-mod submission;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,15 +12,13 @@ use tracing::warn;
 
 pub use inbox::{InboxOptions, Until};
 pub use operand::Operand;
-pub use submission::{Admission, Submission};
 
 use crate::fault;
 use crate::intake::{Intake, Judged, Reading, Taken};
 use crate::model::{Code, FileKind, Mode};
 use crate::pipeline::heartbeat::Beat;
-use crate::pipeline::shelve::Names;
-use crate::pipeline::{Error, Event, Lead, Live, ToLedger, now};
-use crate::processor::{Token, Window};
+use crate::pipeline::{Error, Event, Lead, Live, ToLedger, now, shelve};
+use crate::processor::{Names, Submission, Token, Window};
 use crate::spool::{Claim, Shelf, Spool};
 use crate::telemetry::Chain;
 use crate::watch::Collector;
@@ -139,7 +136,7 @@ impl Stage {
     }
 
     fn submission(&self, claim: Claim, judged: Judged, mode: Mode, token: Token) -> Submission {
-        let plan = |shelf| self.names.plan(&self.spool, shelf, &claim.file);
+        let plan = |shelf| shelve::plan(&self.names, &self.spool, shelf, &claim.file);
         let archive = judged.verdict.is_err().then(|| plan(Shelf::Failed));
         let file = claim.file.clone();
         Submission::new(file, Some(claim.claimed_as), judged, archive, mode, now(), token)

@@ -12,8 +12,9 @@ use crate::batch::Room;
 use crate::intake;
 use crate::model::{Code, FileName, Mode, Rejection};
 use crate::pipeline::heartbeat::Beat;
-use crate::pipeline::take::{Held, Stage, Submission};
+use crate::pipeline::take::{Held, Stage};
 use crate::pipeline::{Error, Event, ToLedger, now};
+use crate::processor::Submission;
 
 /// One document that was named on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
