@@ -8,8 +8,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::check::{Expect, Log, check, tree};
+use crate::crash::disk::Kind;
+use crate::crash::ground::Layout;
+use crate::crash::point::Fault;
+use crate::crash::sweep::Sweep;
 use crate::points::killed_at;
-use crate::report::{Options, Row, Tally};
+use crate::report::{Options, Row, Tally, random_seed};
 use crate::support::{Daemon, Site, scaling, wait_until};
 use crate::workload::Work;
 
@@ -23,6 +27,11 @@ const MUTANTS: &[Mutant] = &[
     ("look.list", "trusts events and never lists the inbox", there_before),
     ("publish.rename", "says delivered and has published nothing", there_before),
     ("ledger.seq", "gives a seq away twice", one_after_the_other),
+    ("claim.sync", "accepts a claim that is on no disk", power_cut),
+    ("ledger.sync", "acknowledges a commit that is on no disk", power_cut),
+    ("stage.sync", "publishes a package that is on no disk", power_cut),
+    ("publish.sync", "says delivered before the package's name is on the disk", power_cut),
+    ("archive.sync", "forgets a claim before its archive is on the disk", power_cut),
     ("archive.early", "archives before the ledger has accepted", killed_before_accepting),
     ("recovery.known", "reads a claim anew that has a row", killed_before_publishing),
     ("settle.writers", "takes a file that is still being written", half_written),
@@ -62,6 +71,18 @@ fn there_before(plan: &str) -> Tally {
     let work = Work::prepare(&[dir.path()], &dir.path().join("records"));
     work.site.command(&Work::ARGS).env("FAILPOINTS", plan).output().unwrap();
     Tally { violations: check(&work.site, &work.log), ..Tally::default() }
+}
+
+/// Cuts that at least one of them meets the window of any sync; found by `cut` to be plenty.
+const CUTS: usize = 200;
+
+/// Power cuts with ledger, inbox and packages on filesystems of their own. The control is `cut`.
+fn power_cut(plan: &str) -> Tally {
+    let env = [("FAILPOINTS", plan)];
+    let three = Sweep::of("mutants", "all", Layout::Three(Kind::Ext4));
+    let sweep = Sweep { env: &env, stop_at_first: true, ..three };
+    let options = Options { full: false, seed: random_seed(), minutes: 0 };
+    sweep.sample(&options, Fault::Cut, if plan.is_empty() { 4 } else { CUTS })
 }
 
 fn killed_before_accepting(plan: &str) -> Tally {

@@ -1,16 +1,8 @@
 //! Which system calls change something that outlives the process.
 
-use std::path::PathBuf;
-
 use nix::libc;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
-
-/// A system call at its entry.
-pub struct Call {
-    pub name: &'static str,
-    args: [u64; 6],
-}
 
 /// What decides whether a call of this name counts.
 #[derive(Clone, Copy, PartialEq)]
@@ -74,36 +66,30 @@ const CALLS: &[(libc::c_long, &str, Counts)] = &[
     (libc::SYS_chmod, "chmod", Always),
 ];
 
-/// The call that a thread is about to make, if it changes anything.
-pub fn changing(process: Pid, thread: Pid) -> nix::Result<Option<Call>> {
+/// The name of the call that a thread is about to make, if it changes anything.
+pub fn changing(process: Pid, thread: Pid) -> nix::Result<Option<&'static str>> {
     let (number, args) = registers(thread)?;
     let Some((_, name, counts)) = CALLS.iter().find(|(known, ..)| *known == number) else {
         return Ok(None);
     };
-    let call = Call { name, args };
     let creates = |flags: u64| flags & (libc::O_CREAT | libc::O_TRUNC) as u64 != 0;
     let changes = match *counts {
         Always => true,
-        OnFiles => matches!(args[0], 1 | 2) || call.file(process).is_some(),
+        OnFiles => matches!(args[0], 1 | 2) || is_file(process, args[0]),
         Creating(flags) => creates(args[flags]),
         CreatingAt(how) => creates(ptrace::read(thread, args[how] as ptrace::AddressType)? as u64),
     };
-    Ok(changes.then_some(call))
+    Ok(changes.then_some(*name))
 }
 
-impl Call {
-    /// The file behind the descriptor that is the first argument.
-    pub fn file(&self, process: Pid) -> Option<PathBuf> {
-        let link = format!("/proc/{process}/fd/{}", self.args[0]);
-        std::fs::read_link(link).ok().filter(|path| path.is_absolute())
-    }
+/// Whether a file is behind the descriptor.
+fn is_file(process: Pid, descriptor: u64) -> bool {
+    let link = format!("/proc/{process}/fd/{descriptor}");
+    std::fs::read_link(link).is_ok_and(|path| path.is_absolute())
 }
 
 /// Whether this kind of machine is known here.
 pub const KNOWN: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
-
-/// Whether calls can be passed over on this kind of machine.
-pub const CAN_OMIT: bool = cfg!(target_arch = "x86_64");
 
 #[cfg(target_arch = "x86_64")]
 fn registers(thread: Pid) -> nix::Result<(libc::c_long, [u64; 6])> {
@@ -120,29 +106,5 @@ fn registers(thread: Pid) -> nix::Result<(libc::c_long, [u64; 6])> {
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn registers(_: Pid) -> nix::Result<(libc::c_long, [u64; 6])> {
-    Err(nix::errno::Errno::ENOSYS)
-}
-
-/// Lets the kernel pass over the call at whose entry the thread is held.
-pub fn omit(thread: Pid) -> nix::Result<()> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let mut regs = ptrace::getregs(thread)?;
-        regs.orig_rax = u64::MAX;
-        ptrace::setregs(thread, regs)
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    Err(nix::errno::Errno::ENOSYS)
-}
-
-/// Makes the call at whose exit the thread is held return 0.
-pub fn succeed(thread: Pid) -> nix::Result<()> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let mut regs = ptrace::getregs(thread)?;
-        regs.rax = 0;
-        ptrace::setregs(thread, regs)
-    }
-    #[cfg(not(target_arch = "x86_64"))]
     Err(nix::errno::Errno::ENOSYS)
 }

@@ -4,9 +4,6 @@
 //! changes something, then killed, or the filesystems below it are shut down so that they forget
 //! what was not synced. Then it is started again, and the checker decides. What it had printed
 //! is what it had acknowledged.
-//!
-//! A mutant is tried with `Sweep { env: &[("FAILPOINTS", "...")], stop_at_first: true, ..Sweep::of(..)
-//! }.sample(..)`: the variables are those of the runs that are crashed, and of no recovery.
 
 mod calls;
 pub mod disk;

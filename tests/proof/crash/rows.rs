@@ -1,11 +1,9 @@
 //! The rows of both harnesses: how many states of which kind.
 
-use super::calls;
 use super::disk::Kind::{Ext4, Xfs};
 use super::ground::Layout::{self, Memory, One, Three};
 use super::point::Fault::{self, Cut, CutFlushed, Kill};
 use super::sweep::Sweep;
-use super::trace::Omission;
 use crate::report::{Options, Row, Tally};
 
 pub fn kills() -> Vec<Row> {
@@ -76,7 +74,6 @@ pub fn cuts() -> Vec<Row> {
             what: "five crashes in a row, three ext4",
             run: |options| chains("cut", "A7.3", Three(Ext4), &[Cut, CutFlushed, Kill], 5, options),
         },
-        Row { id: "seen", what: "a sync that is left out is seen", run: seen },
     ]
 }
 
@@ -110,39 +107,4 @@ fn chains(
         (false, _) => 10,
     };
     Sweep::of(harness, row, layout).chains(options, faults, length, count)
-}
-
-/// Syncs that the protocol cannot do without, and where their absence shows.
-const OMISSIONS: &[(Omission, Layout, Fault)] = &[
-    (Omission { call: "fsync", file: "/spool/work" }, Three(Ext4), Cut),
-    (Omission { call: "syncfs", file: "/packages" }, Three(Ext4), Cut),
-    (Omission { call: "fsync", file: "/packages" }, Three(Ext4), Cut),
-    (Omission { call: "syncfs", file: "/spool/status" }, Three(Ext4), Cut),
-    (Omission { call: "fsync", file: "/state/ledger.db-wal" }, One(Ext4), Cut),
-];
-
-fn seen(options: &Options) -> Tally {
-    if !calls::CAN_OMIT {
-        return Tally::skipped("calls are passed over on x86_64 only");
-    }
-    let mut tally = Tally::default();
-    for (omission, layout, fault) in OMISSIONS {
-        let sweep = Sweep {
-            omission: Some(*omission),
-            stop_at_first: true,
-            ..Sweep::of("cut", "seen", *layout)
-        };
-        let part = sweep.sample(options, *fault, 200);
-        if part.skipped.is_some() {
-            return part;
-        }
-        tally.fired += part.fired;
-        tally.acked += part.acked;
-        let Omission { call, file } = omission;
-        match part.violations.first() {
-            Some(first) => tally.notes.push(format!("no {call} of {file}: {first}")),
-            None => tally.violation(format!("not seen: no {call} of {file}; {:?}", part.notes)),
-        }
-    }
-    tally
 }

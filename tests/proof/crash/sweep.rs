@@ -10,7 +10,7 @@ use std::thread;
 use super::calls;
 use super::ground::{Ground, Layout, Plot};
 use super::point::{Fault, Point, parsed, shown};
-use super::trace::{Omission, Reached, Traced};
+use super::trace::{Reached, Traced};
 use crate::report::{Options, Random, Tally};
 use crate::workload::Work;
 
@@ -29,8 +29,6 @@ pub struct Sweep<'a> {
     pub layout: Layout,
     /// Further environment of the runs that are crashed; recoveries have none of it.
     pub env: &'a [(&'a str, &'a str)],
-    /// Likewise a sync that they leave out.
-    pub omission: Option<Omission>,
     pub stop_at_first: bool,
 }
 
@@ -41,7 +39,6 @@ struct Outcome {
     states: u64,
     /// Runs that ended before they came to their point.
     ended: u64,
-    omitted: u64,
     struck: BTreeMap<(&'static str, &'static str), u64>,
 }
 
@@ -52,7 +49,6 @@ impl Outcome {
         self.tally.violations.extend(other.tally.violations);
         self.states += other.states;
         self.ended += other.ended;
-        self.omitted += other.omitted;
         for (call, count) in other.struck {
             *self.struck.entry(call).or_default() += count;
         }
@@ -61,7 +57,7 @@ impl Outcome {
 
 impl<'a> Sweep<'a> {
     pub fn of(harness: &'static str, row: &'static str, layout: Layout) -> Self {
-        Sweep { harness, row, layout, env: &[], omission: None, stop_at_first: false }
+        Sweep { harness, row, layout, env: &[], stop_at_first: false }
     }
 
     /// Before and after every call, `rounds` times.
@@ -142,12 +138,8 @@ impl<'a> Sweep<'a> {
         };
         let outcome = self.work_off(options, grounds, &states);
         let mut tally = outcome.tally;
-        let omitted = match self.omission {
-            Some(_) => format!(", {} syncs left out", outcome.omitted),
-            None => String::new(),
-        };
         tally.notes.push(format!(
-            "{:?}: {points} points; {} states, {} crashes, {} runs ended before{omitted}",
+            "{:?}: {points} points; {} states, {} crashes, {} runs ended before",
             self.layout, outcome.states, tally.fired, outcome.ended
         ));
         let calls = outcome.struck.iter();
@@ -223,7 +215,7 @@ impl<'a> Sweep<'a> {
         command.envs(self.env.iter().copied());
         let output = ["stdout", "stderr"]
             .map(|name| File::create(plot.outside.join(name)).expect("there is room"));
-        Traced::start(&command, output, self.omission)
+        Traced::start(&command, output)
     }
 
     /// One state: prepares a site, crashes it, restarts it, and so on, and checks the end.
@@ -250,7 +242,6 @@ impl<'a> Sweep<'a> {
                     });
                 }
             }
-            outcome.omitted += traced.omitted;
             let told = std::fs::read(plot.outside.join("stdout")).expect("it was made");
             work.log.told_by_output(&String::from_utf8_lossy(&told));
         }

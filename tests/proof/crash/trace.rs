@@ -20,15 +20,6 @@ use nix::unistd::Pid;
 use super::calls;
 use crate::support::PATIENCE;
 
-/// A sync that is passed over although the program is told that it was done: what the program would
-/// be without that line, or a disk that lies.
-#[derive(Clone, Copy, Debug)]
-pub struct Omission {
-    pub call: &'static str,
-    /// The end of the path of the file that is not synced.
-    pub file: &'static str,
-}
-
 /// How far a run came.
 pub enum Reached {
     /// The call, before or after which everything now stands still.
@@ -46,9 +37,6 @@ pub struct Traced {
     ended: Option<WaitStatus>,
     /// Calls that changed something so far.
     calls: u64,
-    omission: Option<Omission>,
-    /// Calls that were passed over.
-    pub omitted: u64,
     inside: HashMap<Pid, Inside>,
     /// While it is there, a process that does not end by itself is ended in time.
     _bound: Sender<()>,
@@ -58,13 +46,12 @@ pub struct Traced {
 struct Inside {
     name: &'static str,
     number: u64,
-    omitted: bool,
 }
 
 impl Traced {
     /// Starts the command with its output in these files; it runs once it is asked
     /// [`until`](Self::until) where.
-    pub fn start(command: &Command, output: [File; 2], omission: Option<Omission>) -> Self {
+    pub fn start(command: &Command, output: [File; 2]) -> Self {
         let [stdout, stderr] = output;
         let child = stopped(command).stdout(stdout).stderr(stderr).spawn().expect("sh starts");
         let process = Pid::from_raw(child.id() as i32);
@@ -74,8 +61,6 @@ impl Traced {
             held: HashSet::new(),
             ended: None,
             calls: 0,
-            omission,
-            omitted: 0,
             inside: HashMap::new(),
             _bound: bound(process),
         };
@@ -136,28 +121,11 @@ impl Traced {
         if ptrace::syscall_info(thread)?.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
             let Some(call) = calls::changing(self.process, thread)? else { return Ok(None) };
             self.calls += 1;
-            let omitted = self.omits(&call);
-            if omitted {
-                calls::omit(thread)?;
-                self.omitted += 1;
-            }
-            self.inside.insert(thread, Inside { name: call.name, number: self.calls, omitted });
-            return Ok((self.calls == number && !after).then_some(call.name));
+            self.inside.insert(thread, Inside { name: call, number: self.calls });
+            return Ok((self.calls == number && !after).then_some(call));
         }
         let Some(inside) = self.inside.remove(&thread) else { return Ok(None) };
-        if inside.omitted {
-            calls::succeed(thread)?;
-        }
         Ok((inside.number == number && after).then_some(inside.name))
-    }
-
-    fn omits(&self, call: &calls::Call) -> bool {
-        self.omission.is_some_and(|omission| {
-            call.name == omission.call
-                && call
-                    .file(self.process)
-                    .is_some_and(|path| path.to_string_lossy().ends_with(omission.file))
-        })
     }
 
     fn go_on(&mut self, thread: Pid, signal: Option<Signal>) {
