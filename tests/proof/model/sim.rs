@@ -146,6 +146,7 @@ impl Sim {
     fn power_cut(&mut self) {
         let world = &mut self.world;
         world.trace(|| "power cut".to_owned());
+        world.log.stale_and_cut |= self.had_stale;
         (self.leader, self.stale) = (None, None);
         producer::power_cut(world);
         world.disk.power_cut(&mut world.dice);

@@ -75,6 +75,8 @@ pub struct Log {
     pub calls: BTreeMap<(Seq, String), u64>,
     pub effects: BTreeMap<(String, TargetKey), Vec<Seq>>,
     pub lives: u64,
+    /// There was a power cut after a leader had lost its lock and gone on.
+    pub stale_and_cut: bool,
     pub trace: Option<Vec<String>>,
 }
 
