@@ -28,16 +28,9 @@ impl Spool {
     /// The directory cannot be asked.
     pub fn is_taken(&self, shelf: Shelf, name: &[u8]) -> Result<bool, Error> {
         let shelf = self.shelf(shelf);
-        match rustix::fs::accessat(
-            &shelf.fd,
-            name,
-            rustix::fs::Access::EXISTS,
-            AtFlags::SYMLINK_NOFOLLOW,
-        ) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(source) => Err(Error::List { path: shelf.path.clone(), source: source.into() }),
-        }
+        let failed =
+            |source: Errno| Error::List { path: shelf.path.clone(), source: source.into() };
+        shelf.has(name).map_err(failed)
     }
 
     /// Writes `status/<name>` whole or not at all; an older one is replaced.
@@ -83,7 +76,8 @@ impl Spool {
         };
         match moved(planned) {
             Ok(()) => Ok(Archived::AsPlanned),
-            Err(Errno::NOENT) => Ok(Archived::Gone),
+            // It may as well be the shelf that is gone: then the claim must not be forgotten.
+            Err(Errno::NOENT) if self.work.has(claimed_as) == Ok(false) => Ok(Archived::Gone),
             Err(Errno::EXIST) => match moved(spare) {
                 Ok(()) => Ok(Archived::Elsewhere(spare.to_vec())),
                 Err(source) => Err(failed(source)),

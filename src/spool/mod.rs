@@ -14,7 +14,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
 
 pub use archive::Archived;
 pub use claim::{Candidate, Claim, Content, claim_order};
@@ -162,6 +163,15 @@ impl Directory {
             .create(path)
             .map_err(|source| Error::Create { path: path.to_owned(), source })?;
         Directory::open(path)
+    }
+
+    /// Whether there is something of this name.
+    fn has(&self, name: &[u8]) -> Result<bool, Errno> {
+        match rustix::fs::accessat(&self.fd, name, Access::EXISTS, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn require_same_filesystem(&self, other: &Directory) -> Result<(), Error> {
