@@ -163,18 +163,28 @@ impl Slots {
         while self.retired.front().is_some_and(|retired| retired.free_at <= now) {
             let Some(Retired { number, .. }) = self.retired.pop_front() else { break };
             let slot = Slot { number, name: self.name(number) };
-            // Gone or someone else's by now: then a new one does as well.
-            let Ok(dir) = open_dir(staging, slot.name.as_str()) else { continue };
-            if is_ours(&dir)? {
-                return Ok((slot, dir));
+            match open_dir(staging, slot.name.as_str()) {
+                Ok(dir) if is_ours(&dir)? => return Ok((slot, dir)),
+                // Gone or someone else's by now: then a new one does as well.
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => {}
+                Err(error) => {
+                    self.discard(slot, now);
+                    return Err(error.into());
+                }
             }
         }
         let number = self.next;
         self.next += 1;
         let slot = Slot { number, name: self.name(number) };
         mkdirat(staging, slot.name.as_str(), DIR_MODE)?;
-        let dir = open_dir(staging, slot.name.as_str())?;
-        Ok((slot, dir))
+        match open_dir(staging, slot.name.as_str()) {
+            Ok(dir) => Ok((slot, dir)),
+            Err(error) => {
+                // It exists and is empty; the next attempt takes it.
+                self.discard(slot, now);
+                Err(error.into())
+            }
+        }
     }
 
     fn name(&self, number: u64) -> String {
