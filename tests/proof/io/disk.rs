@@ -22,7 +22,11 @@ impl Disk {
         let backing = Disk::memory(&format!("size={backing}"))?;
         let image = backing.path().join("image");
         std::fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).unwrap();
-        let made = done("mkfs.ext4", &["-q", "-F", "-J", "size=4", &image.to_string_lossy()]);
+        // Journal and tables have their room at once, so that only data can find none.
+        let eager = "nodiscard,lazy_itable_init=0,lazy_journal_init=0";
+        let image = image.to_string_lossy();
+        let made =
+            done("mkfs.ext4", &["-q", "-F", "-N", "2048", "-J", "size=4", "-E", eager, &image]);
         let disk = Disk { dir: tempfile::tempdir().unwrap(), backing: Some(Box::new(backing)) };
         (made && disk.mount()).then_some(disk)
     }

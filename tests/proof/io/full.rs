@@ -1,5 +1,6 @@
 //! Disks that are full, read-only or gone under a running daemon.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -202,7 +203,8 @@ fn drop_late(site: &Site, log: &mut Log, numbers: std::ops::Range<usize>) {
     for index in numbers {
         let (name, text) = (format!("intent-{index}.json"), scaling(&format!("t{index}"), 2));
         let temporary = site.inbox().join(format!(".{name}.tmp"));
-        let written = std::fs::write(&temporary, &text);
+        let written = std::fs::File::create(&temporary)
+            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
         if written.and_then(|()| std::fs::rename(&temporary, site.inbox().join(&name))).is_err() {
             let _ = std::fs::remove_file(&temporary);
         }
