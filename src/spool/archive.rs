@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::model::{FileName, derived};
 use crate::spool::{Directory, Error, Shelf, Spool};
@@ -105,7 +105,7 @@ fn write_whole(directory: &Directory, name: &[u8], text: &[u8]) -> Result<(), Er
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o640);
-    let fd = rustix::fs::openat(&directory.fd, temporary.as_slice(), flags, mode)
+    let fd = retry_on_intr(|| rustix::fs::openat(&directory.fd, temporary.as_slice(), flags, mode))
         .map_err(|source| failed(source.into()))?;
     let written = File::from(fd).write_all(text);
     let renamed = written.and_then(|()| {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::model::{FileKind, FileName, Fingerprint, Sighting, derived};
 use crate::settle::{Peek, Writers};
@@ -262,7 +262,8 @@ fn open_beneath(directory: &Directory, name: &[u8]) -> Result<File, Errno> {
         | ResolveFlags::NO_SYMLINKS
         | ResolveFlags::NO_MAGICLINKS
         | ResolveFlags::NO_XDEV;
-    rustix::fs::openat2(&directory.fd, name, flags, Mode::empty(), resolve).map(File::from)
+    retry_on_intr(|| rustix::fs::openat2(&directory.fd, name, flags, Mode::empty(), resolve))
+        .map(File::from)
 }
 
 fn rename(from: &Directory, old: &[u8], to: &Directory, new: &[u8]) -> Result<(), Errno> {

@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, Mode, OFlags, StatxFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 pub use archive::Archived;
 pub use claim::{Candidate, Claim, Content, claim_order};
@@ -188,7 +188,7 @@ impl Directory {
         };
         // Links in the path are the operator's business; the last component must be a directory.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(opened)?;
+        let fd = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())).map_err(opened)?;
         let stat =
             rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::INO).map_err(opened)?;
         Ok(Directory {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, fchmod, fstat, linkat, mkdirat, openat, unlinkat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::compose::File;
 use crate::sink::package::standing::Ours;
@@ -223,7 +223,7 @@ fn write(dir: &OwnedFd, file: &File) -> io::Result<()> {
         Some(found) => found,
         None => {
             let flags = flags | OFlags::CREATE | OFlags::EXCL;
-            (openat(dir, file.name, flags, FILE_MODE)?, 0)
+            (retry_on_intr(|| openat(dir, file.name, flags, FILE_MODE))?, 0)
         }
     };
     let fd = FsFile::from(fd);
@@ -241,7 +241,7 @@ fn write(dir: &OwnedFd, file: &File) -> io::Result<()> {
 /// The file of that name with its size, if it is a regular one of ours with this one name; any
 /// other is unlinked.
 fn open_own(dir: &OwnedFd, name: &str, flags: OFlags) -> io::Result<Option<(OwnedFd, u64)>> {
-    match openat(dir, name, flags, Mode::empty()) {
+    match retry_on_intr(|| openat(dir, name, flags, Mode::empty())) {
         Ok(fd) => {
             let about = fstat(&fd)?;
             let regular = FileType::from_raw_mode(about.st_mode) == FileType::RegularFile;
