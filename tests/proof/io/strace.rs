@@ -84,11 +84,6 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// How often a call was made to fail so far.
-    pub fn fired(&self) -> u64 {
-        Trace::read(&self.trace).fired()
-    }
-
     /// Lets the process go and returns what was traced.
     pub fn detach(mut self) -> Trace {
         self.end();

@@ -12,7 +12,7 @@ use crate::support::Site;
 use crate::workload::Work;
 
 /// A run that goes on for longer waits for the fault to end.
-const BOUND: Duration = Duration::from_millis(2_500);
+const BOUND: Duration = Duration::from_millis(1_500);
 
 /// What a CI run does of one sweep; the rest is for `--full`.
 const CI_POINTS: usize = 16;
