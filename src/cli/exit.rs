@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::config::Origin;
 use crate::pipeline::Error as PipelineError;
-use crate::{compose, config, ledger, schema, spool};
+use crate::{compose, config, ledger, schema, sink, spool};
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,12 @@ fn classify(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = error.downcast_ref::<PipelineError>() {
         return Some(of_pipeline(error));
+    }
+    if let Some(error) = error.downcast_ref::<sink::package::Error>() {
+        return Some(match error {
+            sink::package::Error::Elsewhere { .. } => Exit::Configuration,
+            _ => Exit::Storage,
+        });
     }
     error.is::<ledger::Error>().then_some(Exit::Storage)
 }
@@ -118,5 +124,8 @@ mod tests {
         let source = anyhow::anyhow!("missing");
         check(Refused { what: "read it".to_owned(), source }, Exit::Configuration);
         check(std::io::Error::other("odd"), Exit::Internal);
+        let (path, source) = ("packages".into(), std::io::ErrorKind::StorageFull.into());
+        check(sink::package::Error::Create { path, source }, Exit::Storage);
+        check(sink::package::Error::Elsewhere { path: "packages".into() }, Exit::Configuration);
     }
 }

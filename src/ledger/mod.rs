@@ -57,14 +57,16 @@ impl Error {
     }
 }
 
+/// Failures of writes that need room.
+const GROWTH: [i32; 2] = [rusqlite::ffi::SQLITE_IOERR_WRITE, rusqlite::ffi::SQLITE_IOERR_SHMSIZE];
+
 /// Classes an SQLite failure: a refused write may be tried again, anything else may not.
 fn failed(step: &'static str) -> impl Fn(rusqlite::Error) -> Error {
     move |source| match source.sqlite_error() {
         Some(error) if error.code == rusqlite::ErrorCode::DiskFull => Error::Full { step, source },
         // A quota (EDQUOT) arrives as a failed write; a failed sync has a code of its own.
-        Some(error) if error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE => {
-            Error::Full { step, source }
-        }
+        // The index of the write-ahead log, too, grows by writing.
+        Some(error) if GROWTH.contains(&error.extended_code) => Error::Full { step, source },
         Some(error)
             if error.extended_code == rusqlite::ffi::SQLITE_IOERR_FSYNC
                 && fault::is_mutant("ledger.retry-sync") =>

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::fault;
 use crate::model::{FileName, derived};
@@ -32,16 +32,9 @@ impl Spool {
         if fault::is_mutant("archive.replace") {
             return Ok(false);
         }
-        match rustix::fs::accessat(
-            &shelf.fd,
-            name,
-            rustix::fs::Access::EXISTS,
-            AtFlags::SYMLINK_NOFOLLOW,
-        ) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(source) => Err(Error::List { path: shelf.path.clone(), source: source.into() }),
-        }
+        let failed =
+            |source: Errno| Error::List { path: shelf.path.clone(), source: source.into() };
+        shelf.has(name).map_err(failed)
     }
 
     /// Writes `status/<name>` whole or not at all; an older one is replaced.
@@ -93,7 +86,8 @@ impl Spool {
         };
         match moved(planned) {
             Ok(()) => Ok(Archived::AsPlanned),
-            Err(Errno::NOENT) => Ok(Archived::Gone),
+            // It may as well be the shelf that is gone: then the claim must not be forgotten.
+            Err(Errno::NOENT) if self.work.has(claimed_as) == Ok(false) => Ok(Archived::Gone),
             Err(Errno::EXIST) => match moved(spare) {
                 Ok(()) => Ok(Archived::Elsewhere(spare.to_vec())),
                 Err(source) => Err(failed(source)),
@@ -121,10 +115,9 @@ fn write_whole(directory: &Directory, name: &[u8], text: &[u8]) -> Result<(), Er
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o640);
-    let fd = fault::step("shown.create", || {
-        rustix::fs::openat(&directory.fd, temporary.as_slice(), flags, mode)
-    })
-    .map_err(|source| failed(source.into()))?;
+    let create = || rustix::fs::openat(&directory.fd, temporary.as_slice(), flags, mode);
+    let fd = fault::step("shown.create", || retry_on_intr(create))
+        .map_err(|source| failed(source.into()))?;
     let written = fault::step("shown.write", || File::from(fd).write_all(text));
     let renamed = written.and_then(|()| {
         fault::step("shown.rename", || {

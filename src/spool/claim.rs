@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::fault;
 use crate::model::{FileKind, FileName, Fingerprint, Sighting, derived};
@@ -36,6 +36,16 @@ pub struct Claim {
     pub print: Fingerprint,
     /// Open for reading; absent where reading is not allowed, or makes no sense.
     fd: Option<File>,
+}
+
+/// What a move into `work/` came to.
+enum Moved {
+    /// The name means nothing any more, or another file that is looked at anew.
+    Not,
+    /// It is the file that was seen.
+    Same(Claim),
+    /// It may be another file, which has to be opened by its name in `work/`.
+    Unsure(Claim),
 }
 
 /// What reading a claim gave.
@@ -96,11 +106,12 @@ impl Inbox {
         n: u64,
     ) -> Result<Option<Claim>, Error> {
         let Candidate { sighting, fd, .. } = candidate;
-        let Some(mut claim) = self.claim_unopened(&sighting, spool, epoch, n)? else {
-            return Ok(None);
-        };
-        claim.fd = Some(fd);
-        Ok(Some(claim))
+        Ok(match self.move_to_work(&sighting, spool, epoch, n)? {
+            Moved::Not => None,
+            Moved::Same(claim) => Some(Claim { fd: Some(fd), ..claim }),
+            // What is open is perhaps another file than what was moved: read that one.
+            Moved::Unsure(claim) => Some(claim),
+        })
     }
 
     /// Like [`Inbox::claim`] for what is not opened: links, devices, files we may not read.
@@ -115,6 +126,20 @@ impl Inbox {
         epoch: u64,
         n: u64,
     ) -> Result<Option<Claim>, Error> {
+        Ok(match self.move_to_work(sighting, spool, epoch, n)? {
+            Moved::Not => None,
+            Moved::Same(claim) | Moved::Unsure(claim) => Some(claim),
+        })
+    }
+
+    /// Once the rename is done this is no error any more: nobody else would take the file up.
+    fn move_to_work(
+        &self,
+        sighting: &Sighting,
+        spool: &Spool,
+        epoch: u64,
+        n: u64,
+    ) -> Result<Moved, Error> {
         let file = sighting.name.clone();
         let claimed_as = derived(&format!("{epoch}.{n}."), file.as_bytes(), "");
         let claimed = |source: Errno| Error::Claim { name: file.clone(), source: source.into() };
@@ -123,22 +148,25 @@ impl Inbox {
         });
         match renamed {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(None),
+            // It may as well be `work/` that is gone.
+            Err(Errno::NOENT) if self.directory.has(file.as_bytes()) == Ok(false) => {
+                return Ok(Moved::Not);
+            }
             Err(source) => return Err(claimed(source)),
         }
-        let now = sight_at(&spool.work, &claimed_as, &file).map_err(claimed)?;
-        if (now.print.device, now.print.inode) != (sighting.print.device, sighting.print.inode) {
-            // Swapped in between. It goes back if its name is still free; if not, it waits in
-            // `work/` and is looked at again like a claim that a killed leader left.
-            return match rename(&spool.work, &claimed_as, &self.directory, file.as_bytes()) {
-                Ok(()) => Ok(None),
-                Err(Errno::EXIST) => {
-                    Ok(Some(Claim { claimed_as, file, print: now.print, fd: None }))
-                }
-                Err(source) => Err(claimed(source)),
-            };
+        let claim =
+            |print| Claim { claimed_as: claimed_as.clone(), file: file.clone(), print, fd: None };
+        let Ok(now) = sight_at(&spool.work, &claimed_as, &file) else {
+            return Ok(Moved::Unsure(claim(sighting.print)));
+        };
+        if (now.print.device, now.print.inode) == (sighting.print.device, sighting.print.inode) {
+            return Ok(Moved::Same(claim(now.print)));
         }
-        Ok(Some(Claim { claimed_as, file, print: now.print, fd: None }))
+        // Swapped in between. It goes back if its name is still free; if not, it is read where it is.
+        match rename(&spool.work, &claimed_as, &self.directory, file.as_bytes()) {
+            Ok(()) => Ok(Moved::Not),
+            Err(_) => Ok(Moved::Unsure(claim(now.print))),
+        }
     }
 }
 
@@ -237,7 +265,8 @@ fn open_beneath(directory: &Directory, name: &[u8]) -> Result<File, Errno> {
         | ResolveFlags::NO_SYMLINKS
         | ResolveFlags::NO_MAGICLINKS
         | ResolveFlags::NO_XDEV;
-    rustix::fs::openat2(&directory.fd, name, flags, Mode::empty(), resolve).map(File::from)
+    retry_on_intr(|| rustix::fs::openat2(&directory.fd, name, flags, Mode::empty(), resolve))
+        .map(File::from)
 }
 
 fn rename(from: &Directory, old: &[u8], to: &Directory, new: &[u8]) -> Result<(), Errno> {

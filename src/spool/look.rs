@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use rustix::fs::{AtFlags, FileType, RawDir, Statx, StatxFlags};
 use rustix::io::Errno;
 
+use crate::limits::WAITING_MAX;
 use crate::model::{FileKind, FileName, Fingerprint, Sighting};
 use crate::spool::{Directory, Error, Inbox, Spool};
 
@@ -16,6 +17,8 @@ pub struct Look {
     pub sightings: Vec<Sighting>,
     /// There was more than could be held: what came later is for another look.
     pub more: bool,
+    /// Names that could not be looked at, as far as anybody could wait for them.
+    pub unseen: Vec<FileName>,
 }
 
 impl Inbox {
@@ -27,12 +30,18 @@ impl Inbox {
     pub fn look(&self, takes: impl Fn(&[u8]) -> bool, max: usize) -> Result<Look, Error> {
         let mut oldest = BinaryHeap::<Arrival>::new();
         let mut more = false;
+        let mut unseen = Vec::new();
         each_name(&self.directory, |name, file_type| {
             if file_type == FileType::Directory || !takes(name) {
                 return;
             }
-            // What vanished meanwhile, or cannot be looked at, is for the next look.
-            let Ok(Some(sighting)) = self.sight(&FileName::new(name)) else { return };
+            let name = FileName::new(name);
+            let sighting = match self.sight(&name) {
+                Ok(Some(sighting)) => sighting,
+                Ok(None) => return,
+                Err(_) if unseen.len() < WAITING_MAX => return unseen.push(name),
+                Err(_) => return,
+            };
             oldest.push(Arrival(sighting));
             if oldest.len() > max {
                 oldest.pop();
@@ -40,7 +49,7 @@ impl Inbox {
             }
         })?;
         let sightings = oldest.into_sorted_vec().into_iter().map(|Arrival(s)| s).collect();
-        Ok(Look { sightings, more })
+        Ok(Look { sightings, more, unseen })
     }
 
     /// Looks at one name in the inbox without opening it; `None` when there is no such file.

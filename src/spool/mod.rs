@@ -14,7 +14,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, StatxFlags};
+use rustix::io::{Errno, retry_on_intr};
 
 pub use archive::Archived;
 pub use claim::{Candidate, Claim, Content, claim_order};
@@ -164,6 +165,15 @@ impl Directory {
         Directory::open(path)
     }
 
+    /// Whether there is something of this name.
+    fn has(&self, name: &[u8]) -> Result<bool, Errno> {
+        match rustix::fs::accessat(&self.fd, name, Access::EXISTS, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn require_same_filesystem(&self, other: &Directory) -> Result<(), Error> {
         if self.device == other.device {
             return Ok(());
@@ -178,7 +188,7 @@ impl Directory {
         };
         // Links in the path are the operator's business; the last component must be a directory.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(opened)?;
+        let fd = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())).map_err(opened)?;
         let stat =
             rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::INO).map_err(opened)?;
         Ok(Directory {

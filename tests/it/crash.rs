@@ -151,6 +151,22 @@ fn an_accepted_intent_is_delivered_by_the_next_start_and_keeps_its_attempts() {
     assert!(record["receipts"][0]["attempts"].as_u64() > Some(1), "{record}");
 }
 
+#[test]
+fn a_document_is_not_forgotten_when_the_directory_it_should_go_to_is_gone() {
+    let site = Site::new();
+    let daemon = site.start();
+    std::fs::remove_dir_all(site.spool().join("processed")).unwrap();
+    site.drop_file("intent-1.json", &scaling("web", 3));
+    daemon.wait_for_message("not archived yet; trying again");
+    assert_eq!(site.names("work").len(), 1);
+    daemon.kill();
+    let daemon = site.start();
+    let history = site.wait_for_records(1);
+    assert_eq!((history.len(), &history[0]["outcome"]), (1, &"delivered".into()));
+    assert_eq!(site.names("processed"), ["intent-1.json"]);
+    daemon.stop();
+}
+
 /// A small filesystem of its own for a site, where that may be mounted.
 struct SmallDisk {
     site: Site,

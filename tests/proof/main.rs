@@ -9,6 +9,7 @@
 mod base;
 mod check;
 mod crash;
+mod io;
 mod model;
 mod mutants;
 mod points;
@@ -50,11 +51,12 @@ type Harness = (&'static str, fn() -> Vec<Row>);
 /// All harnesses, in the order in which CI runs them.
 const HARNESSES: &[Harness] = &[
     ("base", base::rows),
-    ("model", model::rows),
     ("points", points::rows),
     ("kill", crash::kills),
     ("cut", crash::cuts),
     ("mutants", mutants::rows),
+    ("io", io::rows),
+    ("model", model::rows),
     ("soak", soak::rows),
 ];
 

@@ -153,7 +153,11 @@ impl Taker<'_> {
 
     fn is_drained(&self) -> bool {
         let waits_for_a_grace = self.timed.iter().any(|name| !self.writing.contains(name));
-        self.candidates.is_empty() && !self.more && self.held.is_empty() && !waits_for_a_grace
+        self.looked
+            && self.candidates.is_empty()
+            && !self.more
+            && self.held.is_empty()
+            && !waits_for_a_grace
     }
 
     fn due(&self) -> Instant {
@@ -207,7 +211,6 @@ impl Taker<'_> {
         let every =
             if self.watch.is_some() { self.options.rescan } else { self.options.poll_interval };
         self.rescan_at = now + every;
-        self.looked = true;
         let Some(inbox) = &self.inbox else { return };
         if fault::is_mutant("look.list") {
             return;
@@ -215,11 +218,16 @@ impl Taker<'_> {
         let rules = self.stage.live.rules();
         match inbox.look(|name| rules.names.takes(name), LOOK_MAX) {
             Ok(look) => {
+                self.looked = true;
                 self.candidates = look.sightings.into();
                 self.more = look.more;
                 let names = self.candidates.iter().map(|sighting| &sighting.name);
                 let there: HashSet<&FileName> = names.collect();
                 self.writing.retain(|name| there.contains(name));
+                for name in look.unseen {
+                    warn!(file = %name, "not looked at yet; trying again");
+                    self.look_again(name, now + RETRY);
+                }
             }
             Err(error) => {
                 warn!(error = %Chain(&error), "the inbox cannot be listed; trying again");
@@ -232,6 +240,7 @@ impl Taker<'_> {
         let Some(inbox) = &self.inbox else { return };
         let rules = self.stage.live.rules();
         let mut sightings = Vec::new();
+        let mut unseen = Vec::new();
         for name in names {
             if !rules.names.takes(name.as_bytes()) {
                 continue;
@@ -243,9 +252,13 @@ impl Taker<'_> {
                     self.writing.remove(&name);
                 }
                 Err(error) => {
-                    debug!(error = %Chain(&error), "left to the next rescan");
+                    warn!(file = %name, error = %Chain(&error), "not looked at yet; trying again");
+                    unseen.push(name);
                 }
             }
+        }
+        for name in unseen {
+            self.look_again(name, Instant::now() + RETRY);
         }
         sort_by_arrival(&mut sightings);
         self.candidates.extend(sightings);

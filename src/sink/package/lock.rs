@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::retry_on_intr;
 
 /// How long a lock that came too late is offered before it is let go.
 const HANDOVER: Duration = Duration::from_millis(100);
@@ -29,7 +30,7 @@ impl Lock {
         loop {
             // A description of its own: the kernel counts a lock by that, and not by process.
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let own: OwnedFd = openat(dir, c".", flags, Mode::empty())?;
+            let own: OwnedFd = retry_on_intr(|| openat(dir, c".", flags, Mode::empty()))?;
             let own = File::from(own);
             match own.try_lock() {
                 Ok(()) => return Ok(Some(own)),

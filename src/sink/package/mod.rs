@@ -239,12 +239,15 @@ impl Package {
         context: &Context<'_>,
     ) -> Result<Vec<Answer>, Fatal> {
         let needed = plans.iter().any(|plan| matches!(plan, Plan::Publish { .. }));
-        let locked = if needed {
-            let locked =
-                fault::step("publish.lock", || self.lock.acquire(&self.tree.dir, context.deadline));
-            locked.map_err(|source| Fatal::Lock { path: self.tree.path.clone(), source })?
-        } else {
-            None
+        // Nothing is visible yet: without the lock (no descriptor left, say) it is tried again.
+        let mut lock =
+            || fault::step("publish.lock", || self.lock.acquire(&self.tree.dir, context.deadline));
+        let (locked, unlocked) = match needed {
+            true => match lock() {
+                Ok(locked) => (locked, "was locked by another process all the time".to_owned()),
+                Err(error) => (None, format!("cannot be locked: {error}")),
+            },
+            false => (None, String::new()),
         };
         if locked.is_some() {
             context.fence.check()?;
@@ -258,7 +261,7 @@ impl Package {
                 Plan::Sync => self.done(name, false),
                 Plan::Publish { slot, .. } if locked.is_none() => {
                     self.slots.discard(slot, Instant::now());
-                    Answer::Failed(self.unavailable("was locked by another process all the time"))
+                    Answer::Failed(self.unavailable(&unlocked))
                 }
                 Plan::Publish { slot, replaces } => {
                     match self.exchange(name, &slot, replaces.as_ref())? {

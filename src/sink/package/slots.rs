@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, fchmod, fstat, linkat, mkdirat, openat, unlinkat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::compose::File;
 use crate::fault;
@@ -164,18 +164,28 @@ impl Slots {
         while self.retired.front().is_some_and(|retired| retired.free_at <= now) {
             let Some(Retired { number, .. }) = self.retired.pop_front() else { break };
             let slot = Slot { number, name: self.name(number) };
-            // Gone or someone else's by now: then a new one does as well.
-            let Ok(dir) = open_dir(staging, slot.name.as_str()) else { continue };
-            if is_ours(&dir)? {
-                return Ok((slot, dir));
+            match open_dir(staging, slot.name.as_str()) {
+                Ok(dir) if is_ours(&dir)? => return Ok((slot, dir)),
+                // Gone or someone else's by now: then a new one does as well.
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => {}
+                Err(error) => {
+                    self.discard(slot, now);
+                    return Err(error.into());
+                }
             }
         }
         let number = self.next;
         self.next += 1;
         let slot = Slot { number, name: self.name(number) };
         fault::step("stage.mkdir", || mkdirat(staging, slot.name.as_str(), DIR_MODE))?;
-        let dir = open_dir(staging, slot.name.as_str())?;
-        Ok((slot, dir))
+        match open_dir(staging, slot.name.as_str()) {
+            Ok(dir) => Ok((slot, dir)),
+            Err(error) => {
+                // It exists and is empty; the next attempt takes it.
+                self.discard(slot, now);
+                Err(error.into())
+            }
+        }
     }
 
     fn name(&self, number: u64) -> String {
@@ -214,7 +224,7 @@ fn write(dir: &OwnedFd, file: &File) -> io::Result<()> {
         Some(found) => found,
         None => {
             let flags = flags | OFlags::CREATE | OFlags::EXCL;
-            (openat(dir, file.name, flags, FILE_MODE)?, 0)
+            (retry_on_intr(|| openat(dir, file.name, flags, FILE_MODE))?, 0)
         }
     };
     let fd = FsFile::from(fd);
@@ -232,7 +242,7 @@ fn write(dir: &OwnedFd, file: &File) -> io::Result<()> {
 /// The file of that name with its size, if it is a regular one of ours with this one name; any
 /// other is unlinked.
 fn open_own(dir: &OwnedFd, name: &str, flags: OFlags) -> io::Result<Option<(OwnedFd, u64)>> {
-    match openat(dir, name, flags, Mode::empty()) {
+    match retry_on_intr(|| openat(dir, name, flags, Mode::empty())) {
         Ok(fd) => {
             let about = fstat(&fd)?;
             let regular = FileType::from_raw_mode(about.st_mode) == FileType::RegularFile;

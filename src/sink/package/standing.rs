@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::compose::{self, INTENT_FILE, KPTFILE, Package};
 use crate::sink::package::tree::{each_entry, open_dir};
@@ -188,7 +188,7 @@ pub fn text(ours: &Ours, name: &str) -> io::Result<String> {
 /// The bytes of a file; `None` when there is none, or more than we would ever write.
 fn read(dir: &OwnedFd, name: &str) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat(dir, name, flags, Mode::empty()) {
+    let file = match retry_on_intr(|| openat(dir, name, flags, Mode::empty())) {
         Ok(file) => file,
         Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
         Err(error) => return Err(error.into()),

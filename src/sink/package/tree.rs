@@ -15,7 +15,7 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, fchmod, fstat, fsync, mkdirat, openat,
     statat, syncfs,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::fault;
 use crate::sink::Fatal;
@@ -117,8 +117,8 @@ fn create(path: &Path) -> io::Result<bool> {
 }
 
 /// Opens a directory in `dir`, following no link.
-pub fn open_dir(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
-    openat(dir, name, OPEN_DIR, Mode::empty())
+pub fn open_dir(dir: impl AsFd, name: impl rustix::path::Arg + Copy) -> Result<OwnedFd, Errno> {
+    retry_on_intr(|| openat(&dir, name, OPEN_DIR, Mode::empty()))
 }
 
 /// Hands each entry but `.` and `..`, with its kind and inode number, to `visit` until it says false.
