@@ -8,6 +8,7 @@
 
 mod base;
 mod check;
+mod leader;
 mod points;
 mod report;
 #[path = "../it/support.rs"]
@@ -44,7 +45,8 @@ struct Args {
 type Harness = (&'static str, fn() -> Vec<Row>);
 
 /// All harnesses, in the order in which CI runs them.
-const HARNESSES: &[Harness] = &[("base", base::rows), ("points", points::rows)];
+const HARNESSES: &[Harness] =
+    &[("base", base::rows), ("points", points::rows), ("leader", leader::rows)];
 
 fn main() -> ExitCode {
     let args = Args::parse();
