@@ -29,6 +29,7 @@ pub use lead::{Claimant, Lead, Leadership};
 pub use take::{InboxOptions, Operand, Source, Until};
 
 use crate::model::{FileName, Record, Seq};
+use crate::processor::recovery::Left;
 use crate::processor::{Job, Settings, Window};
 use crate::watch::Collector;
 use crate::{intake, leader, ledger, sink, spool};
@@ -136,7 +137,7 @@ pub fn start(
     let (to_ledger, from_stages) = record::channel();
     let (to_process, process_inbox) = process::channel();
     let (to_shelf, shelf_inbox) = shelve::channel();
-    let (unread, undelivered, unarchived) = (left.unread, left.undelivered, left.unarchived);
+    let Left { unread, seen, undelivered, unarchived } = left;
     let lanes = sinks.iter().map(|sink| (sink.name().to_owned(), sink.batch_max())).collect();
     let (answers, answered) = deliver::channel();
     let deliverers = start_sinks(&stages, sinks, answers, &lead, &to_ledger)?;
@@ -185,7 +186,7 @@ pub fn start(
         settle_quiet: options.quiet,
         leases: options.leases,
     };
-    stages.spawn("take", move |beat| stage.run(source, unread, &beat))?;
+    stages.spawn("take", move |beat| stage.run(source, unread, seen, &beat))?;
     Ok(Running { stop, collector, heartbeats, stages: stages.count() })
 }
 

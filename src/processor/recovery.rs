@@ -11,6 +11,9 @@ use crate::spool::claim_order;
 pub struct Left {
     /// Claimed, but not in the ledger: to be read anew, in the order of the claims.
     pub unread: Vec<Vec<u8>>,
+    /// All claims that were there, in the ledger or not. What an older epoch claims later is not
+    /// among them, and has to be read anew as well.
+    pub seen: HashSet<Vec<u8>>,
     /// Accepted and not finished: to be delivered again, oldest first.
     pub undelivered: Vec<OpenIntent>,
     /// Finished and perhaps not archived: the last step again, oldest first.
@@ -19,6 +22,7 @@ pub struct Left {
 
 /// Sorts the open rows of the ledger and the names in `work/`.
 pub fn sort(open: Vec<OpenIntent>, mut claimed: Vec<Vec<u8>>) -> Left {
+    let seen = claimed.iter().cloned().collect();
     let known: HashSet<Vec<u8>> = open.iter().filter_map(|intent| intent.claim.clone()).collect();
     if !fault::is_mutant("recovery.known") {
         claimed.retain(|name| !known.contains(name));
@@ -29,5 +33,5 @@ pub fn sort(open: Vec<OpenIntent>, mut claimed: Vec<Vec<u8>>) -> Left {
         order(a).cmp(&order(b)).then_with(|| a.cmp(b))
     });
     let (unarchived, undelivered) = open.into_iter().partition(|intent| intent.finished.is_some());
-    Left { unread: claimed, undelivered, unarchived }
+    Left { unread: claimed, seen, undelivered, unarchived }
 }

@@ -4,7 +4,7 @@ mod inbox;
 mod operand;
 mod submission;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,13 @@ impl Held {
 impl Stage {
     /// Takes in until told to stop, or until the source is exhausted. First come the claims that an
     /// earlier leader left unread.
-    pub fn run(self, source: Source, unread: Vec<Vec<u8>>, beat: &Beat) -> Result<(), Error> {
+    pub fn run(
+        self,
+        source: Source,
+        unread: Vec<Vec<u8>>,
+        seen: HashSet<Vec<u8>>,
+        beat: &Beat,
+    ) -> Result<(), Error> {
         let now = Instant::now();
         let held = unread
             .into_iter()
@@ -83,7 +89,7 @@ impl Stage {
             .collect();
         let to_ledger = self.to_ledger.clone();
         match source {
-            Source::Inbox(options) => inbox::run(self, options, held, beat)?,
+            Source::Inbox(options) => inbox::run(self, options, held, seen, beat)?,
             Source::Operands(operands) => operand::run(&self, operands, held, beat)?,
         }
         let _ = to_ledger.send(ToLedger::NoMoreAccepts);
