@@ -47,11 +47,18 @@ pub enum Error {
     #[error("sink `{sink}` failed")]
     Sink { sink: String, source: sink::Fatal },
     #[error(
-        "the spool was last led by ledger {marker_id} at epoch {marker_epoch}, and this is ledger \
-         {ledger_id} at epoch {ledger_epoch}: an older copy would repeat and forget intents; put the \
+        "the spool was last led by ledger {marker_id} at epoch {marker_epoch} with {marker_commits} \
+         commits, and this is ledger {ledger_id} at epoch {ledger_epoch} with {ledger_commits}: an older copy would repeat and forget intents; put the \
          right ledger back, or accept this one with --accept-restored-ledger"
     )]
-    RestoredLedger { marker_id: String, marker_epoch: u64, ledger_id: String, ledger_epoch: u64 },
+    RestoredLedger {
+        marker_id: String,
+        marker_epoch: u64,
+        marker_commits: u64,
+        ledger_id: String,
+        ledger_epoch: u64,
+        ledger_commits: u64,
+    },
     #[error("start thread `{name}`")]
     Thread { name: String, source: std::io::Error },
     #[error("thread `{stage}` ended before it was told to")]
@@ -141,13 +148,15 @@ pub fn start(
     let lanes = sinks.iter().map(|sink| (sink.name().to_owned(), sink.batch_max())).collect();
     let (answers, answered) = deliver::channel();
     let deliverers = start_sinks(&stages, sinks, answers, &lead, &to_ledger)?;
-    let stage = record::Stage { writer, to_process, to_shelf: Some(to_shelf) };
+    let record_lead = Arc::clone(&lead);
+    let stage = record::Stage { writer, lead: record_lead, to_process, to_shelf: Some(to_shelf) };
     stages.spawn("record", move |beat| stage.run(&from_stages, &beat))?;
 
     let names = Arc::new(shelve::Names::default());
     let stage = shelve::Stage {
         spool: Arc::clone(&spool),
         names: Arc::clone(&names),
+        lead: Arc::clone(&lead),
         to_ledger: to_ledger.clone(),
         records: options.records,
     };
