@@ -8,6 +8,7 @@
 
 mod base;
 mod check;
+mod damage;
 mod leader;
 mod points;
 mod report;
@@ -45,8 +46,12 @@ struct Args {
 type Harness = (&'static str, fn() -> Vec<Row>);
 
 /// All harnesses, in the order in which CI runs them.
-const HARNESSES: &[Harness] =
-    &[("base", base::rows), ("points", points::rows), ("leader", leader::rows)];
+const HARNESSES: &[Harness] = &[
+    ("base", base::rows),
+    ("points", points::rows),
+    ("leader", leader::rows),
+    ("damage", damage::rows),
+];
 
 fn main() -> ExitCode {
     let args = Args::parse();

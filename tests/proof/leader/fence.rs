@@ -5,21 +5,27 @@ use std::time::Duration;
 use super::load::Load;
 use super::{launch_with, unlink_lock, wait_until_stopped};
 use crate::report::{Options, Tally};
-use crate::support::wait_until;
+use crate::support::{Daemon, wait_until};
 
-/// Points between the look at the epoch and what it allows. The packages directory is locked at each,
-/// so nobody else can lead before the sleeper is awake and done, or dead.
-const UNDER_THE_SEAL: &[&str] =
-    &["fence.check.after", "publish.rename.before", "publish.rename.after"];
+/// Points between the look at the epoch and what it allows, each with the only sink of its site. What
+/// the sink acts on is locked at each, so nobody else can lead before the sleeper is done, or dead.
+const UNDER_THE_SEAL: &[(&str, &str)] = &[
+    ("fence.check.after", "package"),
+    ("fence.check.after", "emit"),
+    ("publish.rename.before", "package"),
+    ("exec.spawn.before", "emit"),
+    ("publish.rename.after", "package"),
+    ("exec.spawn.after", "emit"),
+];
 
 /// Stops the leader under the seal, breaks its lock, starts another one, wakes the leader.
 pub fn wakes(options: &Options) -> Tally {
     let mut tally = Tally::default();
     for round in 0..if options.full { 200 } else { 6 } {
-        let point = UNDER_THE_SEAL[round % UNDER_THE_SEAL.len()];
+        let (point, sink) = UNDER_THE_SEAL[round % UNDER_THE_SEAL.len()];
         // Half of them sleep until the other one gives up, half wake while it waits.
-        let gives_up = round == 0 || (options.full && round % 8 == 0);
-        tally.add(sleeper_under_the_seal(point, gives_up), point);
+        let gives_up = round < 2 || (options.full && round % 8 == 0);
+        tally.add(sleeper_under_the_seal(point, sink, gives_up), point);
     }
     // Outside of the seal the other one leads at once, and the sleeper finds itself fenced.
     for point in ["publish.lock.before", "stage.sync.after", "stage.package.before"] {
@@ -28,11 +34,10 @@ pub fn wakes(options: &Options) -> Tally {
     tally
 }
 
-fn sleeper_under_the_seal(point: &str, gives_up: bool) -> Tally {
+fn sleeper_under_the_seal(point: &str, sink: &str, gives_up: bool) -> Tally {
     let mut tally = Tally::default();
     let load = Load::without();
-    // Packages alone: a command asks the fence as well, and holds no lock meanwhile.
-    load.site.configure("");
+    load.configure_only(sink);
     let mut sleeper = launch_with(&load.site, &[("FAILPOINTS", &format!("{point}=stop@1"))]);
     sleeper.wait_for_message("ready");
     load.drop_file("intent-a.json", "web", 2);
@@ -44,7 +49,7 @@ fn sleeper_under_the_seal(point: &str, gives_up: bool) -> Tally {
         // It waits for the seal for a bounded time, and leaves everything as it was.
         tally.require(other.wait_code() == 74, || format!("it led: {:#?}", other.log()));
         let log = other.log().join("\n");
-        tally.require(log.contains("packages"), || format!("it does not say why: {log}"));
+        tally.require(log.contains("still holds it"), || format!("it does not say why: {log}"));
         let after = (load.site.history(), load.site.replicas("web"));
         tally.require(before == after, || "it gave up and changed something".to_owned());
     } else {
@@ -52,7 +57,7 @@ fn sleeper_under_the_seal(point: &str, gives_up: bool) -> Tally {
         tally.require(!other.has_logged("ready"), || "it led beside a renaming one".to_owned());
     }
     tally.fired += 1;
-    sleeper.signal(libc::SIGCONT);
+    wake(&load, &sleeper);
     let code = sleeper.wait_code();
     tally.require(code == 74, || format!("the sleeper ends with {code}: {:#?}", sleeper.log()));
     if gives_up {
@@ -64,10 +69,18 @@ fn sleeper_under_the_seal(point: &str, gives_up: bool) -> Tally {
     tally
 }
 
+/// Lets it go on. What it still does and what is repeated after its end is told apart by the marks.
+fn wake(load: &Load, sleeper: &Daemon) {
+    load.mark("kill");
+    sleeper.signal(libc::SIGCONT);
+}
+
 /// Stops the leader at a point where it holds nothing, lets another one do all the work, wakes it.
 fn overtaken(point: &str) -> Tally {
     let mut tally = Tally::default();
     let load = Load::without();
+    // The other sink's thread would be stopped anywhere, perhaps under its seal.
+    load.configure_only("package");
     let mut stale = launch_with(&load.site, &[("FAILPOINTS", &format!("{point}=stop@1"))]);
     stale.wait_for_message("ready");
     load.drop_file("intent-a.json", "web", 2);
@@ -77,7 +90,7 @@ fn overtaken(point: &str) -> Tally {
     load.drop_file("intent-b.json", "web", 3);
     let history = load.site.wait_for_records(2);
     let packages = crate::check::tree(&load.site.packages());
-    stale.signal(libc::SIGCONT);
+    wake(&load, &stale);
     let code = stale.wait_code();
     tally.fired += 1;
     tally.require(code == 74, || format!("the stale one ends with {code}: {:#?}", stale.log()));
@@ -94,7 +107,6 @@ pub fn claims(options: &Options) -> Tally {
     let mut tally = Tally::default();
     for _ in 0..if options.full { 20 } else { 2 } {
         let load = Load::without();
-        load.configure("[watch]\nrescan = \"1s\"\n");
         let stop = [("FAILPOINTS", "claim.rename.before=stop@1")];
         let mut stale = launch_with(&load.site, &stop);
         stale.wait_for_message("ready");
@@ -104,7 +116,7 @@ pub fn claims(options: &Options) -> Tally {
         // Both have seen the file and neither has moved it.
         let other = launch_with(&load.site, &stop);
         wait_until_stopped(&other);
-        stale.signal(libc::SIGCONT);
+        wake(&load, &stale);
         let code = stale.wait_code();
         tally.require(code == 74, || format!("the stale one ends with {code}: {:#?}", stale.log()));
         let left = load.site.names("work");
@@ -132,7 +144,7 @@ pub fn sleeps_in_the_ledger(_: &Options) -> Tally {
     tally.require(code == 74, || format!("the other one ends with {code}: {:#?}", other.log()));
     let log = other.log().join("\n");
     tally.require(log.contains("another process"), || format!("it does not say what to do: {log}"));
-    sleeper.signal(libc::SIGCONT);
+    wake(&load, &sleeper);
     let code = sleeper.wait_code();
     tally.require(code == 74, || format!("the sleeper ends with {code}: {:#?}", sleeper.log()));
     let last = load.site.start();
@@ -146,6 +158,7 @@ pub fn open_ledger(options: &Options) -> Tally {
     for round in 0..if options.full { 200 } else { 6 } {
         let point = ["ledger.begin.before", "claim.read.after", "stage.package.before"][round % 3];
         let load = Load::without();
+        load.configure_only(if round % 3 == 2 { "package" } else { "emit" });
         let stop = format!("{point}=stop@1");
         let mut old = launch_with(&load.site, &[("FAILPOINTS", &stop)]);
         old.wait_for_message("ready");
@@ -156,7 +169,7 @@ pub fn open_ledger(options: &Options) -> Tally {
         load.drop_file("intent-b.json", "db", 2);
         load.drop_file("intent-c.json", "web", 3);
         let history = load.site.wait_for_records(3);
-        old.signal(libc::SIGCONT);
+        wake(&load, &old);
         // More to do for it, if it still did anything.
         load.drop_file("intent-d.json", "web", 4);
         let code = old.wait_code();

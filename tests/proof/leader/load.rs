@@ -14,6 +14,12 @@ use crate::check::{Expect, Log, check};
 use crate::report::Tally;
 use crate::support::{Daemon, Site, names, wait_until};
 
+/// The line that names the sinks.
+const BOTH: &str = "sink = [\"package\", \"emit\"]";
+
+/// What an overtaken leader claims too late is found by the next rescan: soon, here.
+const RESCAN: &str = "[watch]\nrescan = \"1s\"\n";
+
 /// Targets of the load: few, so that newer intents meet older ones.
 const TARGETS: usize = 7;
 
@@ -48,13 +54,19 @@ impl Load {
         let site = Arc::new(Site::new());
         std::fs::create_dir(records(&site)).unwrap();
         let load = Load { site, log: Arc::default(), stopped: Arc::default(), producer: None };
-        load.configure("");
+        load.configure();
         load
     }
 
-    /// Configures the two sinks, and what is given besides.
-    pub fn configure(&self, toml: &str) {
-        self.site.configure(&(config(&records(&self.site)) + toml));
+    /// Configures the two sinks.
+    fn configure(&self) {
+        self.site.configure(&(config(&records(&self.site)) + RESCAN));
+    }
+
+    /// Configures one of the two sinks alone.
+    pub fn configure_only(&self, sink: &str) {
+        let both = config(&records(&self.site)) + RESCAN;
+        self.site.configure(&both.replace(BOTH, &format!("sink = [{sink:?}]")));
     }
 
     /// Drops one file of the caller's.
@@ -161,7 +173,7 @@ fn records(site: &Site) -> PathBuf {
 fn config(records: &Path) -> String {
     let script = "printf '%s\\n' \"$(cat \"$1\")\" >> \"$0/effects\"";
     let command = json!(["sh", "-c", script, records, "{intent}"]);
-    format!("sink = [\"package\", \"emit\"]\n[sinks.emit]\ntype = \"exec\"\ncommand = {command}\n")
+    format!("{BOTH}\n[sinks.emit]\ntype = \"exec\"\ncommand = {command}\n")
 }
 
 fn id(line: &str) -> Option<String> {
