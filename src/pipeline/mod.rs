@@ -173,8 +173,7 @@ pub fn start(
         live: Arc::clone(&live),
         to_ledger: to_ledger.clone(),
     };
-    let window_of_process = Arc::clone(&window);
-    let drained = stopped.clone();
+    let (window_of_process, drained) = (Arc::clone(&window), stopped.clone());
     stages.spawn("process", move |beat| {
         stage.run(undelivered, &window_of_process, &process_inbox, &answered, &drained, &beat)
     })?;
