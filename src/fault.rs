@@ -63,14 +63,16 @@ mod armed {
             return;
         }
         drop(passed);
-        let signal = match action {
-            Action::Kill => Signal::KILL,
-            Action::Stop => Signal::STOP,
-            Action::Skip => return,
-        };
-        kill_process(getpid(), signal).expect("a process may signal itself");
-        // Another thread may be the one that takes the signal: this one is not to go on meanwhile.
-        std::thread::park_timeout(std::time::Duration::from_millis(200));
+        match action {
+            Action::Kill => {
+                kill_process(getpid(), Signal::KILL).expect("a process may signal itself");
+            }
+            // To this very thread: a stop that another one takes lets this one go on for a moment.
+            Action::Stop => {
+                signal_hook::low_level::raise(libc::SIGSTOP).expect("a thread may signal itself");
+            }
+            Action::Skip => {}
+        }
     }
 
     pub fn skips(point: &str) -> bool {

@@ -7,11 +7,15 @@ use crate::ledger::row::{json, parsed, sum};
 use crate::ledger::{Error, failed};
 use crate::model::{Digest, Seq, TargetKey};
 
-pub fn write_progress(connection: &Connection, progress: &Progress) -> rusqlite::Result<()> {
+/// Keeps how far a sink is, and returns how many rows that has added.
+pub fn write_progress(connection: &Connection, progress: &Progress) -> rusqlite::Result<usize> {
     let receipt = progress.receipt.as_ref().map(json);
-    connection
+    let replaced = connection
+        .prepare_cached("DELETE FROM deliveries WHERE seq = ?1 AND sink = ?2")?
+        .execute(params![progress.seq.0, progress.sink])?;
+    let written = connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO deliveries (seq, sink, attempts, spent_ms, step, receipt, sum) \
+            "INSERT INTO deliveries (seq, sink, attempts, spent_ms, step, receipt, sum) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![
@@ -23,7 +27,7 @@ pub fn write_progress(connection: &Connection, progress: &Progress) -> rusqlite:
             receipt,
             progress_sum(progress, receipt.as_deref()),
         ])?;
-    Ok(())
+    Ok(written.saturating_sub(replaced))
 }
 
 pub fn write_target(

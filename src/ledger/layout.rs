@@ -8,13 +8,14 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::fault;
+use crate::ledger::census::Census;
 use crate::ledger::{Error, failed, row};
 
 /// "intd" in the file's header, so that `file` and we know whose it is.
 const APPLICATION_ID: i32 = 0x696e_7464;
 
 /// The format below; a change adds a step to [`migrate`].
-const FORMAT: i32 = 1;
+const FORMAT: i32 = 2;
 
 /// STRICT keeps types honest; `intents` and `outcomes` are append-only; `open` lists what is not
 /// archived; `targets` has what was last finished for a target at a sink.
@@ -143,6 +144,7 @@ fn migrate(path: &Path, connection: &Connection) -> Result<(), Error> {
     connection.execute_batch(TABLES).map_err(&step)?;
     row::write_meta(connection, "ledger_id", &ledger_id).map_err(&step)?;
     row::write_meta(connection, "epoch", "0").map_err(&step)?;
+    Census::default().write(connection).map_err(&step)?;
     let end =
         format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT");
     fault::step("ledger.migrate", || connection.execute_batch(&end)).map_err(&step)
@@ -160,6 +162,7 @@ fn check_ours(path: &Path, connection: &Connection) -> Result<(), Error> {
         (APPLICATION_ID, found) if found > FORMAT => {
             Err(Error::Newer { path, found, known: FORMAT })
         }
+        (APPLICATION_ID, found) => Err(Error::Older { path, found, known: FORMAT }),
         (found, _) => Err(Error::Foreign { path, found }),
     }
 }

@@ -6,23 +6,32 @@
 //! age of the ledger.
 //!
 //! Invariants: a commit that returned is on the disk; each write re-reads the epoch in its own
-//! transaction; each row carries a digest that is checked when it is read.
+//! transaction; each row carries a digest of its key and its content that is checked when it is read; a
+//! row that is gone is missed.
 //! Not here: threads and grouping (`pipeline`), what a row means for the spool (`processor`).
 
+mod census;
 mod delivery;
 mod entry;
 mod layout;
 mod reader;
 mod row;
+mod wal;
 mod writer;
 
 use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
 
 use crate::fault;
 
 pub use entry::{Acceptance, ArchivePlan, Finish, Finished, OpenIntent, Progress, Verdict};
 pub use reader::{Filter, Reader};
 pub use writer::{Changes, Writer};
+
+/// What to do about a ledger that cannot be trusted.
+const REMEDY: &str = "put the state directory back from a backup, or move it away and start once with \
+                      --accept-restored-ledger, which begins a new history";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -36,6 +45,11 @@ pub enum Error {
         "ledger `{path}` was written by a newer intentd (format {found}, this one knows {known})"
     )]
     Newer { path: PathBuf, found: i32, known: i32 },
+    #[error(
+        "ledger `{path}` has format {found} of a version before the first release, this one knows \
+         {known}; {REMEDY}"
+    )]
+    Older { path: PathBuf, found: i32, known: i32 },
     #[error("ledger setting `{name}` is `{found}` where `{wanted}` was asked for")]
     Setting { name: &'static str, wanted: &'static str, found: String },
     #[error("{step} in the ledger")]
@@ -43,9 +57,16 @@ pub enum Error {
     #[error("no room to {step} in the ledger")]
     Full { step: &'static str, source: rusqlite::Error },
     #[error(
-        "ledger row {row} is damaged: its digest does not match; restore the ledger from a backup"
+        "another process holds the ledger, so that we cannot {step}; end that process (`fuser` on \
+         ledger.db names it; it may be an intentd that stands still), then start again"
     )]
+    Busy { step: &'static str, source: rusqlite::Error },
+    #[error("the ledger's file is damaged: cannot {step}; {REMEDY}")]
+    Corrupt { step: &'static str, source: rusqlite::Error },
+    #[error("the ledger is damaged: {row} does not match its digest; {REMEDY}")]
     Damaged { row: String },
+    #[error("the ledger is damaged: {what}; {REMEDY}")]
+    Missing { what: String },
     #[error("another instance has taken the lead (epoch {current}, ours is {ours})")]
     Fenced { ours: u64, current: u64 },
 }
@@ -63,7 +84,7 @@ const GROWTH: [i32; 2] = [rusqlite::ffi::SQLITE_IOERR_WRITE, rusqlite::ffi::SQLI
 /// Classes an SQLite failure: a refused write may be tried again, anything else may not.
 fn failed(step: &'static str) -> impl Fn(rusqlite::Error) -> Error {
     move |source| match source.sqlite_error() {
-        Some(error) if error.code == rusqlite::ErrorCode::DiskFull => Error::Full { step, source },
+        Some(error) if error.code == ErrorCode::DiskFull => Error::Full { step, source },
         // A quota (EDQUOT) arrives as a failed write; a failed sync has a code of its own.
         // The index of the write-ahead log, too, grows by writing.
         Some(error) if GROWTH.contains(&error.extended_code) => Error::Full { step, source },
@@ -73,6 +94,26 @@ fn failed(step: &'static str) -> impl Fn(rusqlite::Error) -> Error {
         {
             Error::Full { step, source }
         }
+        Some(error) if error.code == ErrorCode::DatabaseBusy => Error::Busy { step, source },
+        _ if is_damage(&source) => Error::Corrupt { step, source },
         _ => Error::Sql { step, source },
+    }
+}
+
+/// Whether the file does not say what we wrote: statements and types are ours, so one that is refused
+/// or a value of another type comes from the file as well.
+fn is_damage(source: &rusqlite::Error) -> bool {
+    use rusqlite::Error as Sqlite;
+    match source {
+        Sqlite::SqliteFailure(error, _) => matches!(
+            error.code,
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown
+        ),
+        Sqlite::InvalidColumnType(..)
+        | Sqlite::FromSqlConversionFailure(..)
+        | Sqlite::IntegralValueOutOfRange(..)
+        | Sqlite::Utf8Error(..)
+        | Sqlite::SqlInputError { .. } => true,
+        _ => false,
     }
 }

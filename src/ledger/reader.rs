@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, params};
 
-use crate::ledger::{Error, delivery, failed, layout, row};
+use crate::ledger::{Error, census, delivery, failed, layout, row, wal};
 use crate::model::{Digest, Outcome, Record, TargetKey, Timestamp};
 
 /// Which records to read.
@@ -28,6 +28,7 @@ impl Reader {
     ///
     /// The file is missing, not readable, not ours or newer than this program.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        wal::check(path)?;
         Ok(Reader { connection: layout::open_for_reading(path)? })
     }
 
@@ -55,7 +56,14 @@ impl Reader {
     /// # Errors
     ///
     /// Reading failed or a row is damaged; what came before it has been taken.
-    pub fn history(&self, filter: &Filter, take: impl FnMut(Record) -> bool) -> Result<(), Error> {
+    pub fn history(
+        &self,
+        filter: &Filter,
+        mut take: impl FnMut(Record) -> bool,
+    ) -> Result<(), Error> {
+        // One view of the ledger, so that what is counted is what is read.
+        let view = self.connection.unchecked_transaction().map_err(failed("read the history"))?;
+        census::check(&view)?;
         let outcome = filter.outcome.map(Outcome::as_str);
         let since = filter.since.map_or(i64::MIN, |time| time.unix_ms);
         let matching =
@@ -78,7 +86,11 @@ impl Reader {
                 .map_err(failed("read the history"))?,
         };
         let query = format!("{} WHERE {matching} AND i.seq >= ?3 ORDER BY i.seq", select());
-        self.each(&query, params![outcome, since, first], take)
+        let mut run = Run::new(filter.outcome.is_some() || filter.since.is_some(), first);
+        self.each(&query, params![outcome, since, first], |record, open| {
+            run.next(&record, open)?;
+            Ok(take(record))
+        })
     }
 
     /// Calls `take` with each record that has no outcome yet, oldest first, until it answers
@@ -87,25 +99,26 @@ impl Reader {
     /// # Errors
     ///
     /// As for [`Reader::history`].
-    pub fn pending(&self, take: impl FnMut(Record) -> bool) -> Result<(), Error> {
+    pub fn pending(&self, mut take: impl FnMut(Record) -> bool) -> Result<(), Error> {
         let query = format!(
             "{} WHERE i.seq IN (SELECT seq FROM open) AND o.seq IS NULL ORDER BY i.seq",
             select()
         );
-        self.each(&query, [], take)
+        self.each(&query, [], |record, _| Ok(take(record)))
     }
 
     fn each(
         &self,
         query: &str,
         parameters: impl rusqlite::Params,
-        mut take: impl FnMut(Record) -> bool,
+        mut take: impl FnMut(Record, bool) -> Result<bool, Error>,
     ) -> Result<(), Error> {
         let step = failed("read the history");
         let mut statement = self.connection.prepare_cached(query).map_err(&step)?;
         let mut rows = statement.query(parameters).map_err(&step)?;
         while let Some(found) = rows.next().map_err(&step)? {
-            if !take(row::read_intent(found)?.record) {
+            let open = found.get(row::COLUMNS).map_err(&step)?;
+            if !take(row::read_intent(found)?.record, open)? {
                 break;
             }
         }
@@ -115,8 +128,37 @@ impl Reader {
 
 fn select() -> String {
     format!(
-        "SELECT {}, {} FROM intents AS i LEFT JOIN outcomes AS o ON o.seq = i.seq",
+        "SELECT {}, {}, EXISTS (SELECT 1 FROM open WHERE open.seq = i.seq) \
+         FROM intents AS i LEFT JOIN outcomes AS o ON o.seq = i.seq",
         row::INTENT_COLUMNS,
         row::OUTCOME_COLUMNS
     )
+}
+
+/// The run of seqs as it is read: each one above the one before it, and none left out unless rows are
+/// filtered.
+struct Run {
+    filtered: bool,
+    /// The newest seq that was read, or the one before the first that is to come.
+    last: u64,
+}
+
+impl Run {
+    fn new(filtered: bool, first: u64) -> Self {
+        Run { filtered, last: first.saturating_sub(1) }
+    }
+
+    fn next(&mut self, record: &Record, open: bool) -> Result<(), Error> {
+        let (seq, last) = (record.seq.0, self.last);
+        if seq <= last || (!self.filtered && seq != last + 1) {
+            return Err(Error::Missing { what: format!("intent {last} is followed by {seq}") });
+        }
+        if record.outcome == Outcome::Pending && !open {
+            return Err(Error::Missing {
+                what: format!("intent {seq} has no outcome and is not open"),
+            });
+        }
+        self.last = seq;
+        Ok(())
+    }
 }

@@ -40,11 +40,15 @@ pub const INTENT_COLUMNS: &str = "i.seq, i.epoch, i.mode, i.received_at, i.file,
 pub const OUTCOME_COLUMNS: &str = "o.outcome, o.code, o.message, o.superseded_by, o.finished_at, o.archived_as, o.violations, \
      o.receipts, o.sum";
 
+/// How many columns these are together.
+pub const COLUMNS: usize = 20;
+
 pub fn insert_intent(
     connection: &Connection,
+    seq: Seq,
     epoch: u64,
     acceptance: &Acceptance,
-) -> rusqlite::Result<Seq> {
+) -> rusqlite::Result<()> {
     let (document, intent, source) = match &acceptance.verdict {
         Verdict::Admitted { document, intent, source } => {
             (Some(document.as_slice()), Some(json(intent)), source.as_deref())
@@ -53,10 +57,11 @@ pub fn insert_intent(
     };
     let digest = acceptance.digest.map(|digest| *digest.as_bytes());
     let mut insert = connection.prepare_cached(
-        "INSERT INTO intents (epoch, mode, received_at, file, claim, digest, source, intent, \
-         document, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO intents (seq, epoch, mode, received_at, file, claim, digest, source, intent, \
+         document, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
     insert.execute(params![
+        seq.0,
         epoch,
         acceptance.mode.as_str(),
         acceptance.received_at.unix_ms,
@@ -67,6 +72,7 @@ pub fn insert_intent(
         intent,
         document,
         sum(&[
+            &seq.0.to_le_bytes(),
             &epoch.to_le_bytes(),
             acceptance.mode.as_str().as_bytes(),
             &acceptance.received_at.unix_ms.to_le_bytes(),
@@ -78,9 +84,8 @@ pub fn insert_intent(
             document.unwrap_or_default(),
         ]),
     ])?;
-    let seq = Seq(connection.last_insert_rowid() as u64);
     connection.prepare_cached("INSERT INTO open (seq) VALUES (?1)")?.execute([seq.0])?;
-    Ok(seq)
+    Ok(())
 }
 
 pub fn insert_outcome(
@@ -140,6 +145,7 @@ pub fn read_intent(row: &Row<'_>) -> Result<OpenIntent, Error> {
         let document: Option<Vec<u8>> = row.get(10)?;
         let whole = kept
             == sum(&[
+                &seq.0.to_le_bytes(),
                 &epoch.to_le_bytes(),
                 mode.as_bytes(),
                 &received_at.to_le_bytes(),

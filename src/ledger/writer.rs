@@ -5,8 +5,9 @@ use std::path::Path;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::fault;
+use crate::ledger::census::{self, Census};
 use crate::ledger::entry::{Acceptance, Finish, Finished, OpenIntent, Progress, Verdict};
-use crate::ledger::{Error, delivery, failed, layout, row};
+use crate::ledger::{Error, delivery, failed, layout, row, wal};
 use crate::model::Seq;
 
 /// Copying pages back from the WAL starts at this much, off the path of any intent; it keeps the
@@ -42,6 +43,7 @@ pub struct Writer {
     connection: Connection,
     id: String,
     epoch: u64,
+    commits: u64,
     /// Upper bound of what the WAL has grown by since pages were last copied back.
     wal_bytes: usize,
 }
@@ -53,6 +55,7 @@ impl Writer {
     ///
     /// The file cannot be opened, is not ours, is newer than this program, or is damaged.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        wal::check(path)?;
         let connection = layout::open_for_writing(path)?;
         let id = row::read_meta(&connection, "ledger_id")?;
         let epoch = row::read_epoch(&connection)?;
@@ -60,7 +63,8 @@ impl Writer {
         let mut wal = path.to_owned().into_os_string();
         wal.push("-wal");
         let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len() as usize);
-        Ok(Writer { connection, id, epoch, wal_bytes })
+        let commits = Census::read(&connection)?.commits;
+        Ok(Writer { connection, id, epoch, commits, wal_bytes })
     }
 
     /// Tells this ledger from every other one, for ever.
@@ -71,6 +75,11 @@ impl Writer {
     /// The epoch that the ledger was opened at, or that this writer leads in.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// How many commits the ledger has.
+    pub fn commits(&self) -> u64 {
+        self.commits
     }
 
     /// Takes the lead: from the moment this returns, every older leader's write fails. The new epoch
@@ -112,23 +121,9 @@ impl Writer {
         if fault::is_mutant("ledger.seq") && !changes.accept.is_empty() {
             forget_newest(&transaction).map_err(failed("accept"))?;
         }
-        let mut seqs = Vec::with_capacity(changes.accept.len());
-        for acceptance in &changes.accept {
-            let accepted = fault::step("ledger.accept", || accept(&transaction, ours, acceptance));
-            seqs.push(accepted.map_err(failed("accept"))?);
-        }
-        for progress in &changes.progress {
-            fault::step("ledger.progress", || delivery::write_progress(&transaction, progress))
-                .map_err(failed("keep progress"))?;
-        }
-        for finish in &changes.finish {
-            fault::step("ledger.finish", || end(&transaction, finish)).map_err(failed("finish"))?;
-        }
-        for seq in &changes.archived {
-            fault::step("ledger.archived", || close(&transaction, *seq))
-                .map_err(failed("note the archive"))?;
-        }
+        let seqs = write(&transaction, ours, changes)?;
         fault::step("ledger.commit", || transaction.commit()).map_err(failed("commit"))?;
+        self.commits += 1;
         let documents = changes.accept.iter().map(|acceptance| match &acceptance.verdict {
             Verdict::Admitted { document, .. } => document.len(),
             Verdict::Rejected { .. } => 0,
@@ -186,9 +181,11 @@ impl Writer {
     ///
     /// Reading failed or a row is damaged.
     pub fn open_intents(&self) -> Result<Vec<OpenIntent>, Error> {
+        census::check(&self.connection)?;
         let step = failed("read what is open");
+        // LEFT: a row of `intents` that cannot be found is damage, and not one open intent less.
         let query = format!(
-            "SELECT {}, {} FROM open CROSS JOIN intents AS i ON i.seq = open.seq \
+            "SELECT {}, {} FROM open LEFT JOIN intents AS i ON i.seq = open.seq \
              LEFT JOIN outcomes AS o ON o.seq = open.seq ORDER BY open.seq",
             row::INTENT_COLUMNS,
             row::OUTCOME_COLUMNS
@@ -205,13 +202,50 @@ impl Writer {
     }
 }
 
-fn accept(connection: &Connection, epoch: u64, acceptance: &Acceptance) -> rusqlite::Result<Seq> {
-    let seq = row::insert_intent(connection, epoch, acceptance)?;
+/// Writes all changes into the open transaction, and counts what is open afterwards.
+fn write(connection: &Connection, epoch: u64, changes: &Changes) -> Result<Vec<Seq>, Error> {
+    let mut census = Census::read(connection)?;
+    census.commits += 1;
+    let mut newest = census::given(connection)?;
+    let mut seqs = Vec::with_capacity(changes.accept.len());
+    for acceptance in &changes.accept {
+        newest.0 += 1;
+        fault::step("ledger.accept", || accept(connection, newest, epoch, acceptance))
+            .map_err(failed("accept"))?;
+        census.accepted(newest, matches!(acceptance.verdict, Verdict::Admitted { .. }));
+        seqs.push(newest);
+    }
+    for progress in &changes.progress {
+        let added =
+            fault::step("ledger.progress", || delivery::write_progress(connection, progress));
+        census.progressed(added.map_err(failed("keep progress"))?);
+    }
+    for finish in &changes.finish {
+        let removed = fault::step("ledger.finish", || end(connection, finish));
+        census.finished(finish.seq, removed.map_err(failed("finish"))?);
+    }
+    for seq in &changes.archived {
+        let removed = fault::step("ledger.archived", || close(connection, *seq));
+        if removed.map_err(failed("note the archive"))? > 0 {
+            census.archived(*seq);
+        }
+    }
+    census.write(connection).map_err(failed("count what is open"))?;
+    Ok(seqs)
+}
+
+fn accept(
+    connection: &Connection,
+    seq: Seq,
+    epoch: u64,
+    acceptance: &Acceptance,
+) -> rusqlite::Result<()> {
+    row::insert_intent(connection, seq, epoch, acceptance)?;
     if let Verdict::Rejected { rejection, archive } = &acceptance.verdict {
         let finished = Finished::rejected(seq, rejection, archive.as_ref(), acceptance.received_at);
         row::insert_outcome(connection, seq, &finished)?;
     }
-    Ok(seq)
+    Ok(())
 }
 
 fn close(connection: &Connection, seq: Seq) -> rusqlite::Result<usize> {
@@ -228,11 +262,11 @@ fn forget_newest(connection: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-fn end(connection: &Connection, finish: &Finish) -> rusqlite::Result<()> {
+/// Ends an intent, and returns how many rows of `deliveries` that has removed.
+fn end(connection: &Connection, finish: &Finish) -> rusqlite::Result<usize> {
     row::insert_outcome(connection, finish.seq, &finish.finished)?;
     for (sink, key, digest) in &finish.reached {
         delivery::write_target(connection, finish.seq, sink, key, digest)?;
     }
-    connection.prepare_cached("DELETE FROM deliveries WHERE seq = ?1")?.execute([finish.seq.0])?;
-    Ok(())
+    connection.prepare_cached("DELETE FROM deliveries WHERE seq = ?1")?.execute([finish.seq.0])
 }

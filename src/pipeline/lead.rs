@@ -1,16 +1,20 @@
 //! Taking the lead: lock, ledger, seals, epoch, marker, in an order that a crash cannot spoil.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::fault;
+use tracing::warn;
+
 use crate::ledger::{self, Reader, Writer};
 use crate::model::{Layout, Timestamp};
 use crate::pipeline::Error;
 use crate::processor::recovery::{self, Left};
 use crate::sink::{Fatal, Fence, Sink};
 use crate::spool::{Marker, Spool};
+use crate::telemetry::Chain;
 use crate::{leader, spool};
 
 /// How long an older leader that is in the middle of publishing is waited for.
@@ -40,6 +44,11 @@ pub struct Leadership {
 #[derive(Debug)]
 pub struct Lead {
     pub epoch: u64,
+    /// Commits that are known to be durable.
+    commits: AtomicU64,
+    /// As it was written when the lead was taken.
+    marker: Marker,
+    path: PathBuf,
     lock: leader::Lock,
     /// The epoch that stands in the ledger is read through a connection of its own.
     reader: Mutex<Reader>,
@@ -80,14 +89,17 @@ impl Claimant {
         let floor = marker.map_or(0, |marker| marker.epoch);
         let epoch = writer.raise_epoch(floor).map_err(Error::Ledger)?;
         drop(seals);
-        let marker = Marker { ledger_id: writer.id().to_owned(), epoch };
+        let (ledger_id, commits) = (writer.id().to_owned(), writer.commits());
+        let marker = Marker { ledger_id, epoch, commits };
         marker.write(&self.layout.marker).map_err(Error::Spool)?;
 
         let open = writer.open_intents().map_err(Error::Ledger)?;
         let claimed = spool.claimed_names().map_err(Error::Spool)?;
         let left = recovery::sort(open, claimed);
         let reader = Mutex::new(Reader::open(&self.ledger_path()).map_err(Error::Ledger)?);
-        let lead = Arc::new(Lead { epoch, lock, reader });
+        let commits = AtomicU64::new(commits);
+        let path = self.layout.marker;
+        let lead = Arc::new(Lead { epoch, commits, marker, path, lock, reader });
         Ok(Leadership { lead, writer, left, spool, sinks: self.sinks })
     }
 
@@ -124,14 +136,19 @@ impl Claimant {
 
 /// Refuses a ledger that is not the one that the spool was last led by, or an older copy of it.
 fn check_marker(marker: &Marker, writer: &Writer) -> Result<(), Error> {
-    if marker.ledger_id == writer.id() && marker.epoch <= writer.epoch() {
+    if marker.ledger_id == writer.id()
+        && marker.epoch <= writer.epoch()
+        && marker.commits <= writer.commits()
+    {
         return Ok(());
     }
     Err(Error::RestoredLedger {
         marker_id: marker.ledger_id.clone(),
         marker_epoch: marker.epoch,
+        marker_commits: marker.commits,
         ledger_id: writer.id().to_owned(),
         ledger_epoch: writer.epoch(),
+        ledger_commits: writer.commits(),
     })
 }
 
@@ -143,6 +160,30 @@ impl Lead {
     /// It was replaced: another instance may lead.
     pub fn check_lock(&self) -> Result<(), Error> {
         self.lock.check().map_err(Error::Lock)
+    }
+
+    /// Notes how many commits are durable.
+    pub fn committed(&self, commits: u64) {
+        self.commits.store(commits, Ordering::Relaxed);
+    }
+
+    /// Writes into the spool how far the ledger is, so that an older copy of it is noticed.
+    ///
+    /// # Errors
+    ///
+    /// The lock was lost, or the marker cannot be synced.
+    pub fn mark(&self) -> Result<(), Error> {
+        self.check_lock()?;
+        let commits = self.commits.load(Ordering::Relaxed);
+        let marker = Marker { commits, ..self.marker.clone() };
+        match marker.write(&self.path) {
+            // On a full disk the older one goes on to be right; the next sync tries again.
+            Err(error @ spool::Error::Write { .. }) => {
+                warn!(error = %Chain(&error), "the spool's marker stays behind the ledger");
+                Ok(())
+            }
+            written => written.map_err(Error::Spool),
+        }
     }
 
     /// Reads from the ledger through the connection that is not the writer's.

@@ -29,6 +29,7 @@ pub use lead::{Claimant, Lead, Leadership};
 pub use take::{InboxOptions, Operand, Source, Until};
 
 use crate::model::{FileName, Record, Seq};
+use crate::processor::recovery::Left;
 use crate::processor::{Job, Names, Settings, Submission, Window};
 use crate::watch::Collector;
 use crate::{intake, leader, ledger, sink, spool};
@@ -46,11 +47,18 @@ pub enum Error {
     #[error("sink `{sink}` failed")]
     Sink { sink: String, source: sink::Fatal },
     #[error(
-        "the spool was last led by ledger {marker_id} at epoch {marker_epoch}, and this is ledger \
-         {ledger_id} at epoch {ledger_epoch}: an older copy would repeat and forget intents; put the \
+        "the spool was last led by ledger {marker_id} at epoch {marker_epoch} with {marker_commits} \
+         commits, and this is ledger {ledger_id} at epoch {ledger_epoch} with {ledger_commits}: an older copy would repeat and forget intents; put the \
          right ledger back, or accept this one with --accept-restored-ledger"
     )]
-    RestoredLedger { marker_id: String, marker_epoch: u64, ledger_id: String, ledger_epoch: u64 },
+    RestoredLedger {
+        marker_id: String,
+        marker_epoch: u64,
+        marker_commits: u64,
+        ledger_id: String,
+        ledger_epoch: u64,
+        ledger_commits: u64,
+    },
     #[error("start thread `{name}`")]
     Thread { name: String, source: std::io::Error },
     #[error("thread `{stage}` ended before it was told to")]
@@ -136,17 +144,19 @@ pub fn start(
     let (to_ledger, from_stages) = record::channel();
     let (to_process, process_inbox) = process::channel();
     let (to_shelf, shelf_inbox) = shelve::channel();
-    let (unread, undelivered, unarchived) = (left.unread, left.undelivered, left.unarchived);
+    let Left { unread, seen, undelivered, unarchived } = left;
     let lanes = sinks.iter().map(|sink| (sink.name().to_owned(), sink.batch_max())).collect();
     let (answers, answered) = deliver::channel();
     let deliverers = start_sinks(&stages, sinks, answers, &lead, &to_ledger)?;
-    let stage = record::Stage { writer, to_process, to_shelf: Some(to_shelf) };
+    let record_lead = Arc::clone(&lead);
+    let stage = record::Stage { writer, lead: record_lead, to_process, to_shelf: Some(to_shelf) };
     stages.spawn("record", move |beat| stage.run(&from_stages, &beat))?;
 
     let names = Arc::new(Names::promised(&unarchived));
     let stage = shelve::Stage {
         spool: Arc::clone(&spool),
         names: Arc::clone(&names),
+        lead: Arc::clone(&lead),
         to_ledger: to_ledger.clone(),
         records: options.records,
     };
@@ -163,8 +173,7 @@ pub fn start(
         live: Arc::clone(&live),
         to_ledger: to_ledger.clone(),
     };
-    let window_of_process = Arc::clone(&window);
-    let drained = stopped.clone();
+    let (window_of_process, drained) = (Arc::clone(&window), stopped.clone());
     stages.spawn("process", move |beat| {
         stage.run(undelivered, &window_of_process, &process_inbox, &answered, &drained, &beat)
     })?;
@@ -185,7 +194,7 @@ pub fn start(
         settle_quiet: options.quiet,
         leases: options.leases,
     };
-    stages.spawn("take", move |beat| stage.run(source, unread, &beat))?;
+    stages.spawn("take", move |beat| stage.run(source, unread, seen, &beat))?;
     Ok(Running { stop, collector, heartbeats, stages: stages.count() })
 }
 

@@ -1,6 +1,7 @@
 //! The thread that owns the ledger: gathers what is at hand into one commit, then tells the others.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded};
@@ -11,7 +12,7 @@ use crate::ledger::{Changes, Writer};
 use crate::limits::{GROUP_BYTES_MAX, GROUP_MAX};
 use crate::model::Seq;
 use crate::pipeline::heartbeat::Beat;
-use crate::pipeline::{Error, ToLedger, process};
+use crate::pipeline::{Error, Lead, ToLedger, process};
 use crate::processor::{Admission, Submission, archive};
 use crate::telemetry::Chain;
 
@@ -28,6 +29,7 @@ pub fn channel() -> (Sender<ToLedger>, Receiver<ToLedger>) {
 #[derive(Debug)]
 pub struct Stage {
     pub writer: Writer,
+    pub lead: Arc<Lead>,
     pub to_process: Sender<process::Message>,
     /// Closed when nothing more can come, so that the shelf ends.
     pub to_shelf: Option<Sender<archive::Request>>,
@@ -67,6 +69,7 @@ impl Stage {
         loop {
             match self.writer.commit(changes) {
                 Ok(seqs) => {
+                    self.lead.committed(self.writer.commits());
                     if paused {
                         info!("there is room in the ledger again");
                     }

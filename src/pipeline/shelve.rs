@@ -10,7 +10,7 @@ use crate::ledger::{ArchivePlan, OpenIntent};
 use crate::limits::IN_FLIGHT_MAX;
 use crate::model::{FileName, Record, Seq};
 use crate::pipeline::heartbeat::Beat;
-use crate::pipeline::{Error, ToLedger};
+use crate::pipeline::{Error, Lead, ToLedger};
 use crate::processor::{Names, Window, archive, recovery};
 use crate::spool::{Shelf, Spool};
 use crate::telemetry::Chain;
@@ -40,6 +40,7 @@ pub fn plan(names: &Names, spool: &Spool, shelf: Shelf, file: &FileName) -> Arch
 pub struct Stage {
     pub spool: Arc<Spool>,
     pub names: Arc<Names>,
+    pub lead: Arc<Lead>,
     pub to_ledger: Sender<ToLedger>,
     /// Gets each final record; its reader drains it.
     pub records: Option<Sender<Record>>,
@@ -103,6 +104,7 @@ impl Stage {
             return Ok(());
         }
         self.spool.sync_archive().map_err(Error::Spool)?;
+        self.lead.mark()?;
         let _ = self.to_ledger.send(ToLedger::Archived(seqs));
         Ok(())
     }

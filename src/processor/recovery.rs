@@ -14,6 +14,9 @@ use crate::spool::claim_order;
 pub struct Left {
     /// Claimed, but not in the ledger: to be read anew, in the order of the claims.
     pub unread: Vec<Vec<u8>>,
+    /// All claims that were there, in the ledger or not. What an older epoch claims later is not
+    /// among them, and has to be read anew as well.
+    pub seen: HashSet<Vec<u8>>,
     /// Accepted and not finished: to be delivered again, oldest first.
     pub undelivered: Vec<OpenIntent>,
     /// Finished and perhaps not archived: the last step again, oldest first.
@@ -22,6 +25,7 @@ pub struct Left {
 
 /// Sorts the open rows of the ledger and the names in `work/`.
 pub fn sort(open: Vec<OpenIntent>, mut claimed: Vec<Vec<u8>>) -> Left {
+    let seen = claimed.iter().cloned().collect();
     let known: HashSet<Vec<u8>> = open.iter().filter_map(|intent| intent.claim.clone()).collect();
     if !fault::is_mutant("recovery.known") {
         claimed.retain(|name| !known.contains(name));
@@ -32,7 +36,7 @@ pub fn sort(open: Vec<OpenIntent>, mut claimed: Vec<Vec<u8>>) -> Left {
         order(a).cmp(&order(b)).then_with(|| a.cmp(b))
     });
     let (unarchived, undelivered) = open.into_iter().partition(|intent| intent.finished.is_some());
-    Left { unread: claimed, undelivered, unarchived }
+    Left { unread: claimed, seen, undelivered, unarchived }
 }
 
 /// An accepted intent of an earlier leader, from its row alone; `None` if it was not admitted.

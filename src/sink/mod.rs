@@ -4,6 +4,7 @@
 //! one thread; sinks know nothing of each other, of the ledger or of the inbox.
 
 pub mod exec;
+mod lock;
 pub mod package;
 pub mod stdout;
 

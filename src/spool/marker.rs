@@ -15,6 +15,9 @@ use crate::spool::Error;
 pub struct Marker {
     pub ledger_id: String,
     pub epoch: u64,
+    /// Commits that the ledger had at least: what is archived rests on them.
+    #[serde(default)]
+    pub commits: u64,
 }
 
 impl Marker {

@@ -9,7 +9,9 @@
 mod base;
 mod check;
 mod crash;
+mod damage;
 mod io;
+mod leader;
 mod model;
 mod mutants;
 mod points;
@@ -56,6 +58,8 @@ const HARNESSES: &[Harness] = &[
     ("cut", crash::cuts),
     ("mutants", mutants::rows),
     ("io", io::rows),
+    ("leader", leader::rows),
+    ("damage", damage::rows),
     ("model", model::rows),
     ("soak", soak::rows),
 ];

@@ -20,7 +20,7 @@ use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::take::{Held, Stage};
 use crate::pipeline::{Error, Event};
 use crate::settle::{Decision, Settle};
-use crate::spool::{self, Inbox, sort_by_arrival};
+use crate::spool::{self, Inbox, claim_order, sort_by_arrival};
 use crate::telemetry::Chain;
 use crate::watch::Watch;
 
@@ -70,6 +70,8 @@ struct Taker<'a> {
     /// Names that somebody was writing to when last looked at.
     writing: HashSet<FileName>,
     held: VecDeque<Held>,
+    /// Claims of older epochs that were there at the start, or were taken up since.
+    seen: HashSet<Vec<u8>>,
     /// Number of the next claim in this epoch.
     next_claim: u64,
     rescan_at: Instant,
@@ -83,6 +85,7 @@ pub fn run(
     stage: Stage,
     options: InboxOptions,
     held: VecDeque<Held>,
+    seen: HashSet<Vec<u8>>,
     beat: &Beat,
 ) -> Result<(), Error> {
     let now = Instant::now();
@@ -97,6 +100,7 @@ pub fn run(
         timed: HashSet::new(),
         writing: HashSet::new(),
         held,
+        seen,
         next_claim: 0,
         rescan_at: now,
         check_at: now + CHECK_EVERY,
@@ -211,8 +215,10 @@ impl Taker<'_> {
         let every =
             if self.watch.is_some() { self.options.rescan } else { self.options.poll_interval };
         self.rescan_at = now + every;
+        self.take_up_strays(now);
         let Some(inbox) = &self.inbox else { return };
         if fault::is_mutant("look.list") {
+            self.looked = true;
             return;
         }
         let rules = self.stage.live.rules();
@@ -232,6 +238,26 @@ impl Taker<'_> {
             Err(error) => {
                 warn!(error = %Chain(&error), "the inbox cannot be listed; trying again");
                 self.rescan_at = now + RETRY;
+            }
+        }
+    }
+
+    /// The claim is not behind the fence: a leader that was overtaken may still move files into
+    /// `work/`, where it can no longer accept them. They are read anew like those that it left.
+    fn take_up_strays(&mut self, now: Instant) {
+        let names = match self.stage.spool.claimed_names() {
+            Ok(names) => names,
+            Err(error) => {
+                debug!(error = %Chain(&error), "work/ not listed; left to the next rescan");
+                return;
+            }
+        };
+        for name in names {
+            let is_older =
+                claim_order(&name).is_some_and(|(epoch, _)| epoch < self.stage.lead.epoch);
+            if is_older && self.seen.insert(name.clone()) {
+                info!(claim = %FileName::new(name.as_slice()), "taking up the claim of a leader that was overtaken");
+                self.held.push_back(Held { claimed_as: name, seen: None, due: now, looks: 0 });
             }
         }
     }

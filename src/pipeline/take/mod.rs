@@ -3,7 +3,7 @@
 mod inbox;
 mod operand;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,13 @@ impl Held {
 impl Stage {
     /// Takes in until told to stop, or until the source is exhausted. First come the claims that an
     /// earlier leader left unread.
-    pub fn run(self, source: Source, unread: Vec<Vec<u8>>, beat: &Beat) -> Result<(), Error> {
+    pub fn run(
+        self,
+        source: Source,
+        unread: Vec<Vec<u8>>,
+        seen: HashSet<Vec<u8>>,
+        beat: &Beat,
+    ) -> Result<(), Error> {
         let now = Instant::now();
         let held = unread
             .into_iter()
@@ -80,7 +86,7 @@ impl Stage {
             .collect();
         let to_ledger = self.to_ledger.clone();
         match source {
-            Source::Inbox(options) => inbox::run(self, options, held, beat)?,
+            Source::Inbox(options) => inbox::run(self, options, held, seen, beat)?,
             Source::Operands(operands) => operand::run(&self, operands, held, beat)?,
         }
         let _ = to_ledger.send(ToLedger::NoMoreAccepts);

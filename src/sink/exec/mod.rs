@@ -6,13 +6,14 @@
 //! other, a signal and a timeout are faults of the world and are tried again within the retry
 //! budget, because only the command knows whether the intent could ever succeed.
 //!
-//! Invariant: when an answer is given, no process of the command's group is left.
+//! Invariant: when an answer is given, no process of the command's group is left. A command runs only
+//! while the scratch directory is locked and the fence holds: no new leader begins meanwhile.
 //! Not here: running the child (`child`).
 
 mod child;
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -21,7 +22,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::model::Code;
-use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, Sink};
+use crate::sink::lock::{self, Lock};
+use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, Seal, Sink};
 
 use child::Ending;
 
@@ -45,8 +47,10 @@ pub struct Exec {
     command: Vec<OsString>,
     out: PathBuf,
     timeout: Duration,
-    /// Private copies of documents, below the state directory.
+    /// Private copies of documents, below the state directory. The directory itself is never
+    /// removed: it is what is locked while a command runs.
     scratch: PathBuf,
+    lock: Lock,
     /// Leftovers of a killed predecessor are gone.
     swept: bool,
 }
@@ -81,7 +85,7 @@ impl Exec {
                 .map_err(|source| Error::Absolute { path: path.to_owned(), source })
         };
         let (out, scratch) = (absolute(out)?, absolute(scratch)?);
-        Ok(Exec { name, command, out, timeout, scratch, swept: false })
+        Ok(Exec { name, command, out, timeout, scratch, lock: Lock::default(), swept: false })
     }
 }
 
@@ -110,6 +114,12 @@ impl Sink for Exec {
             })
     }
 
+    fn seal(&self, wait: Duration) -> Result<Option<Seal>, Fatal> {
+        let failed = |source| Fatal::Lock { path: self.scratch.clone(), source };
+        let scratch = self.open_scratch().map_err(failed)?;
+        lock::seal(&scratch, &self.scratch, wait).map(Some)
+    }
+
     fn deliver(
         &mut self,
         batch: &[Delivery<'_>],
@@ -121,6 +131,14 @@ impl Sink for Exec {
                 answers.push(Answer::Failed(unavailable(
                     "the commands of earlier intents took all the time there was".to_owned(),
                 )));
+                continue;
+            }
+            let failed = |source| Fatal::Lock { path: self.scratch.clone(), source };
+            let scratch = self.open_scratch().map_err(failed)?;
+            let locked = self.lock.acquire(&scratch, context.deadline).map_err(failed)?;
+            if locked.is_none() {
+                let held = format!("`{}` was locked all the time", self.scratch.display());
+                answers.push(Answer::Failed(unavailable(held)));
                 continue;
             }
             context.fence.check()?;
@@ -138,6 +156,11 @@ impl Sink for Exec {
 }
 
 impl Exec {
+    fn open_scratch(&self) -> io::Result<File> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.scratch)?;
+        File::open(&self.scratch)
+    }
+
     fn run(&mut self, delivery: &Delivery<'_>, deadline: Instant) -> Result<(), Fault> {
         let (copy, intent) = self.place(delivery).map_err(|error| {
             unavailable(format!(
@@ -157,10 +180,10 @@ impl Exec {
     fn place(&mut self, delivery: &Delivery<'_>) -> io::Result<(PathBuf, PathBuf)> {
         fs::create_dir_all(&self.out)?;
         if !self.swept {
-            match fs::remove_dir_all(&self.scratch) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.swept = true,
+            for left in fs::read_dir(&self.scratch)? {
+                fs::remove_dir_all(left?.path())?;
             }
+            self.swept = true;
         }
         let dir = self.scratch.join(delivery.seq.to_string());
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;

@@ -8,7 +8,6 @@
 //! `Done` is given only after the syncs that make it last.
 //! Not here: what is ours (`standing`), staging and retirement (`slots`), waiting (`lock`).
 
-mod lock;
 mod slots;
 mod standing;
 mod tree;
@@ -27,11 +26,11 @@ use rustix::io::Errno;
 use crate::compose;
 use crate::fault;
 use crate::model::Code;
+use crate::sink::lock::{self, Lock};
 use crate::sink::{
     Answer, Change, Comparison, Confirmation, Context, Delivery, Fatal, Fault, Retry, Seal, Sink,
 };
 
-use lock::Lock;
 use slots::{Slot, Slots};
 use standing::{Identity, Standing, look};
 use tree::Tree;
@@ -146,12 +145,7 @@ impl Sink for Package {
     }
 
     fn seal(&self, wait: Duration) -> Result<Option<Seal>, Fatal> {
-        let failed = |source| Fatal::Lock { path: self.tree.path.clone(), source };
-        let locked = Lock::default().acquire(&self.tree.dir, Instant::now() + wait);
-        match locked.map_err(failed)? {
-            Some(directory) => Ok(Some(Seal { _directory: directory })),
-            None => Err(failed(io::ErrorKind::TimedOut.into())),
-        }
+        lock::seal(&self.tree.dir, &self.tree.path, wait).map(Some)
     }
 
     fn deliver(

@@ -73,7 +73,8 @@ impl Leader {
         if world.is(Mutant::RereadClaimWithRow) {
             left.unread = claimed;
         }
-        let Left { unread, undelivered, unarchived } = left;
+        // What an overtaken leader claims late is left to the restart in the end.
+        let Left { unread, undelivered, unarchived, seen: _ } = left;
         let mut lanes = vec![Lane::new(PACKAGE)];
         if world.swarm.remote {
             lanes.push(Lane::new(REMOTE));

@@ -1,14 +1,18 @@
-//! Takes the exclusive hold on the packages directory, waiting in the kernel for a bounded time.
+//! The exclusive hold on a directory under which a sink asks the fence and acts: a new leader takes it
+//! before it raises the epoch. Waiting is done in the kernel and for a bounded time.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::retry_on_intr;
+
+use crate::sink::{Fatal, Seal};
 
 /// How long a lock that came too late is offered before it is let go.
 const HANDOVER: Duration = Duration::from_millis(100);
@@ -51,6 +55,23 @@ impl Lock {
                 Err(RecvTimeoutError::Disconnected) => {}
             }
         }
+    }
+}
+
+/// Holds the directory for a new leader, waiting for an older one that acts under it right now.
+///
+/// # Errors
+///
+/// It is still held when `wait` is over, or cannot be locked.
+pub fn seal(dir: &File, path: &Path, wait: Duration) -> Result<Seal, Fatal> {
+    let failed = |source| Fatal::Lock { path: path.to_owned(), source };
+    match Lock::default().acquire(dir, Instant::now() + wait).map_err(failed)? {
+        Some(directory) => Ok(Seal { _directory: directory }),
+        None => Err(failed(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "another process still holds it, perhaps an older leader that stands still; end that \
+             process (`fuser` names it), then start again",
+        ))),
     }
 }
 
