@@ -6,6 +6,7 @@ mod cli;
 mod compose;
 mod config;
 mod crash;
+mod documents;
 mod inbox;
 mod leader;
 mod lifecycle;
