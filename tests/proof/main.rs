@@ -8,6 +8,7 @@
 
 mod base;
 mod check;
+mod docs;
 mod report;
 #[path = "../it/support.rs"]
 #[allow(dead_code)]
@@ -44,7 +45,7 @@ struct Args {
 type Harness = (&'static str, fn() -> Vec<Row>);
 
 /// All harnesses, in the order in which CI runs them.
-const HARNESSES: &[Harness] = &[("base", base::rows)];
+const HARNESSES: &[Harness] = &[("base", base::rows), ("docs", docs::rows)];
 
 fn main() -> ExitCode {
     let args = Args::parse();
