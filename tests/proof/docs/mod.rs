@@ -1,4 +1,5 @@
-//! Documents that change at random: what we accept means the same to every other reader of JSON.
+//! Hostile documents: what we accept means the same to every other reader of JSON, and what we say
+//! of it stays in its line (`lines`).
 //!
 //! A document that two parsers read differently can be one thing to whoever approves it and another
 //! to us. Documents are made and mutated from the seed, judged in this process, and those that we
@@ -7,6 +8,7 @@
 //! (Python); where it has doubles only (JavaScript), after rounding ours to a double.
 
 mod canonical;
+mod lines;
 mod mutate;
 
 use std::io::{Seek, SeekFrom, Write};
@@ -21,6 +23,7 @@ pub fn rows() -> Vec<Row> {
     vec![
         Row { id: "D12p", what: "accepted documents mean the same to Python", run: python },
         Row { id: "D12n", what: "accepted documents mean the same to JavaScript", run: node },
+        Row { id: "E7", what: "no name and no text forges a line", run: lines::forged },
     ]
 }
 
