@@ -11,6 +11,9 @@
 
 mod delivery;
 mod entry;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layout;
 mod reader;
 mod row;
