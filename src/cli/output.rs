@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cli::args::Format;
-use crate::model::Record;
+use crate::model::{Record, printable_json, printable_json_lines};
 
 /// Whether the person at the terminal has not asked for plain text.
 pub fn colours_are_welcome() -> bool {
@@ -36,7 +36,7 @@ impl List {
     pub fn finish(self, out: &mut impl Write) -> Result<()> {
         let document = json!({"apiVersion": "intentd/v1", "kind": "List", "items": self.items});
         match self.format {
-            Some(Format::Json) => writeln!(out, "{}", serde_json::to_string_pretty(&document)?)?,
+            Some(Format::Json) => writeln!(out, "{}", printable_json_lines(&document)?)?,
             Some(Format::Yaml) => write!(out, "{}", yaml(&document)?)?,
             _ => {}
         }
@@ -71,8 +71,7 @@ impl<W: Write> Records<W> {
     pub fn print(&mut self, record: &Record) -> Result<()> {
         match self.format {
             Format::Jsonl => {
-                serde_json::to_writer(&mut self.out, record)?;
-                self.out.write_all(b"\n")?;
+                writeln!(self.out, "{}", printable_json(record)?)?;
                 self.out.flush()?;
             }
             Format::Json | Format::Yaml => self.list.push(record)?,

@@ -10,7 +10,7 @@ use crate::cli::args::{Common, Format};
 use crate::cli::exit::Exit;
 use crate::cli::{inputs, output, setup};
 use crate::config::Loaded;
-use crate::model::{FileName, Rejection, Violation};
+use crate::model::{FileName, Rejection, Violation, printable_json};
 use crate::pipeline::Operand;
 use crate::schema::render;
 
@@ -57,8 +57,7 @@ pub fn run(common: &Common, loaded: &Loaded, operands: &[PathBuf]) -> Result<Exi
                 }
             }
             Some(Format::Jsonl) => {
-                serde_json::to_writer(&mut out, &verdict)?;
-                out.write_all(b"\n")?;
+                writeln!(out, "{}", printable_json(&verdict)?)?;
                 if matches!(document, Operand::Stdin) {
                     out.flush()?;
                 }

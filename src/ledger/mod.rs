@@ -13,6 +13,9 @@
 mod census;
 mod delivery;
 mod entry;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layout;
 mod reader;
 mod row;

@@ -1,5 +1,6 @@
 //! The words of the program: plain data without I/O, clocks or decisions.
 
+mod character;
 mod code;
 mod digest;
 mod intent;
@@ -10,6 +11,7 @@ mod sighting;
 mod time;
 mod violation;
 
+pub use character::{is_refused, printable_json, printable_json_lines};
 pub use code::Code;
 pub use digest::Digest;
 pub use intent::{

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use serde::{Serialize, Serializer};
 
 use crate::limits::NAME_BYTES_MAX;
-use crate::model::Digest;
+use crate::model::{Digest, is_refused};
 
 /// The name (or, for a `batch` operand, the path) under which a document was found.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,15 +63,15 @@ pub fn derived(prefix: &str, name: &[u8], suffix: &str) -> Vec<u8> {
     whole
 }
 
-/// As it stands, with `\`-escapes for what a terminal or a log must not receive: controls and
-/// bytes that are not UTF-8 become `\xNN`, a backslash doubles.
+/// As it stands, with `\`-escapes for what a terminal or a log must not receive: hidden characters
+/// and bytes that are not UTF-8 become `\xNN`, a backslash doubles.
 impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.0.utf8_chunks() {
             for char in chunk.valid().chars() {
                 if char == '\\' {
                     f.write_str("\\\\")?;
-                } else if char.is_control() {
+                } else if is_refused(char) {
                     let mut buffer = [0; 4];
                     let bytes = char.encode_utf8(&mut buffer).bytes();
                     bytes.into_iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
@@ -127,6 +127,7 @@ mod tests {
 
     #[test]
     fn a_shown_name_carries_no_control_character_and_a_stored_one_keeps_its_text() {
+        assert_eq!(FileName::new("a\u{202e}nosj").to_string(), "a\\xe2\\x80\\xaenosj");
         let name = FileName::new(&b"a\n\x1b\\\xff\xc3\xa9"[..]);
         assert_eq!(name.to_string(), "a\\x0a\\x1b\\\\\\xff\u{e9}");
         assert_eq!(serde_json::to_string(&name).unwrap(), "\"a\\n\\u001b\\\\\\\\xff\u{e9}\"");

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::ledger::Finished;
-use crate::model::{Code, FileName, Outcome, Record, Seq, Violation, derived};
+use crate::model::{Code, FileName, Outcome, Record, Seq, Violation, derived, printable_json};
 use crate::processor::Token;
 use crate::spool::{Archived, Error, Shelf, Spool};
 
@@ -120,7 +120,7 @@ fn status(record: &Record) -> Vec<u8> {
 }
 
 fn text(value: &impl Serialize) -> Vec<u8> {
-    let mut text = serde_json::to_vec(value).expect("our own types always serialise");
-    text.push(b'\n');
-    text
+    let mut text = printable_json(value).expect("our own types always serialise");
+    text.push('\n');
+    text.into_bytes()
 }

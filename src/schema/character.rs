@@ -3,22 +3,7 @@
 //! Invariant: what [`shown`] returns holds no refused character, so it can go to a terminal, a log
 //! and a record as it is.
 
-/// Whether a document must not hold this character, whatever the field.
-///
-/// Controls, DEL and C1 break terminals and YAML, bidi and zero-width ones make a name look like
-/// another, U+2028/9 end lines for some readers, noncharacters and tags are refused by others.
-pub fn is_refused(char: char) -> bool {
-    match char {
-        ' '..='~' => false,
-        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => true,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' => true,
-        '\u{2066}'..='\u{2069}' => true,
-        '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{180e}' => true,
-        '\u{2028}' | '\u{2029}' => true,
-        '\u{fdd0}'..='\u{fdef}' | '\u{e0000}'..='\u{e007f}' => true,
-        other => other as u32 & 0xfffe == 0xfffe,
-    }
-}
+pub use crate::model::is_refused;
 
 /// The first refused character; `breaks` lets `\n` and `\t` pass.
 pub fn refused_in(text: &str, breaks: bool) -> Option<char> {

@@ -10,6 +10,9 @@
 mod character;
 mod check;
 mod finding;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod glob;
 mod locate;
 mod name;

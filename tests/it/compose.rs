@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use intentd::compose::{self, Package, Settings, check_template, compose};
-use intentd::model::{Code, Intent};
+use intentd::model::{Code, Intent, IntentType};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
@@ -279,6 +279,41 @@ fn hostile_intents(count: usize) -> Vec<Intent> {
         "'\"\\\\'",
         "\r\n",
         "é",
+        // What some YAML takes for another type, or for structure.
+        "null",
+        "true",
+        "Yes",
+        "off",
+        "0o17",
+        "0b1",
+        "017",
+        "1_000",
+        "12:30:45",
+        "2025-01-01",
+        ".inf",
+        "-.NaN",
+        "!!binary aGk=",
+        "!local x",
+        "*a",
+        "? x",
+        "- x",
+        "| x",
+        "> x",
+        "@x",
+        "`x`",
+        "#x",
+        "{a: b}",
+        "[a, b]",
+        "...\n",
+        "%YAML 1.1\n---\n",
+        "a:",
+        ": a",
+        // What some templates and shells would fill in.
+        "# {\"$kpt-set\":\"x\"}",
+        "${x} $x %x% $$",
+        "{{- range .Values }}",
+        "<% x %> [[ x ]] #{x}",
+        "`id` && $(id) | id; id",
     ];
     let texts = proptest::string::string_regex("(?s).{0,40}").unwrap();
     let mut runner = TestRunner::deterministic();
@@ -348,7 +383,8 @@ fn kpt_leaves_every_package_as_it_is() {
     if !have("kpt") {
         return;
     }
-    let packages = composed(&hostile_intents(300));
+    let intents = hostile_intents(300);
+    let packages = composed(&intents);
     let dir = tempfile::tempdir().unwrap();
     // One root, so that one call renders all of them.
     std::fs::write(
@@ -364,6 +400,22 @@ fn kpt_leaves_every_package_as_it_is() {
         }
     }
     assert_render_changes_nothing(dir.path(), &packages);
+    // And what kpt hands to functions says the same.
+    let read = Command::new("kpt").args(["fn", "source"]).arg(dir.path()).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    let list: Value = serde_saphyr::from_str(std::str::from_utf8(&read.stdout).unwrap()).unwrap();
+    let find = |package: &Package, name: &str| {
+        let path = format!("{}/{name}", package.name);
+        let path = json!(path);
+        let of = |item: &&Value| {
+            item["metadata"]["annotations"]["internal.config.kubernetes.io/path"] == path
+        };
+        list["items"].as_array().unwrap().iter().find(of).unwrap_or_else(|| panic!("no {path}"))
+    };
+    for (intent, package) in intents.iter().zip(&packages) {
+        let resource = find(package, package.files[1].name);
+        assert_says(intent, resource, find(package, compose::INTENT_FILE));
+    }
 }
 
 #[test]
@@ -381,8 +433,8 @@ fn every_document_survives_a_reading_of_its_package() {
     }
     let dir = tempfile::tempdir().unwrap();
     let all = dir.path().join("all.yaml");
-    let text: String =
-        packages.iter().map(|package| format!("---\n{}", package.files[2].text)).collect();
+    let resources = packages.iter().flat_map(|package| &package.files[1..]);
+    let text: String = resources.map(|file| format!("---\n{}", file.text)).collect();
     std::fs::write(&all, text).unwrap();
     let read = Command::new("kubectl")
         .args(["label", "--local", "-o", "json", "a=b", "-f"])
@@ -390,15 +442,31 @@ fn every_document_survives_a_reading_of_its_package() {
         .output()
         .unwrap();
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
-    let maps = serde_json::Deserializer::from_slice(&read.stdout).into_iter::<Value>();
-    let documents: Vec<Intent> = maps
-        .map(|map| {
-            let map = map.unwrap();
-            serde_json::from_str(map["data"]["intent.json"].as_str().unwrap()).unwrap()
-        })
-        .collect();
-    assert_eq!(documents.len(), intents.len());
-    for (document, intent) in documents.iter().zip(&intents) {
-        assert_eq!(document, intent);
+    let resources = serde_json::Deserializer::from_slice(&read.stdout).into_iter::<Value>();
+    let resources: Vec<Value> = resources.map(Result::unwrap).collect();
+    assert_eq!(resources.len(), 2 * intents.len());
+    for (intent, pair) in intents.iter().zip(resources.chunks(2)) {
+        assert_says(intent, &pair[0], &pair[1]);
+    }
+}
+
+/// Checks that the resource of a package and its `intent.yaml`, as another program has read them,
+/// say what the document says.
+#[track_caller]
+fn assert_says(intent: &Intent, resource: &Value, provenance: &Value) {
+    let document = provenance["data"]["intent.json"].as_str().unwrap();
+    assert_eq!(serde_json::from_str::<Intent>(document).unwrap(), *intent);
+    let metadata = &resource["metadata"];
+    assert_eq!(metadata["namespace"], intent.namespace.as_str());
+    if intent.intent_type == IntentType::Configuration {
+        let wish = resource["data"]["configuration.json"].as_str().unwrap();
+        let wish: Value = serde_json::from_str(wish).unwrap();
+        let whole = serde_json::to_value(intent).unwrap();
+        for key in ["target", "replicas", "target_resources", "nephio_context"] {
+            assert_eq!(wish[key], whole[key], "{key}");
+        }
+    } else {
+        assert_eq!(metadata["name"], intent.target.as_str());
+        assert_eq!(resource["spec"]["replicas"], intent.replicas);
     }
 }

@@ -7,6 +7,7 @@ mod compose;
 mod config;
 mod crash;
 mod diff;
+mod documents;
 mod inbox;
 mod leader;
 mod lifecycle;

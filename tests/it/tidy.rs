@@ -474,8 +474,8 @@ fn names(sources: &[Source]) -> Vec<String> {
 }
 
 fn places(sources: &[Source]) -> Vec<String> {
-    // Cargo writes the address of the index into its lock file.
-    let written_by_us = sources.iter().filter(|source| source.path != "Cargo.lock");
+    // Cargo writes the address of the index into its lock files.
+    let written_by_us = sources.iter().filter(|source| !source.path.ends_with("Cargo.lock"));
     let mut complaints = Vec::new();
     for source in written_by_us {
         for place in PLACES {

@@ -10,6 +10,7 @@ mod base;
 mod check;
 mod crash;
 mod damage;
+mod docs;
 mod io;
 mod leader;
 mod model;
@@ -58,6 +59,7 @@ const HARNESSES: &[Harness] = &[
     ("cut", crash::cuts),
     ("mutants", mutants::rows),
     ("io", io::rows),
+    ("docs", docs::rows),
     ("leader", leader::rows),
     ("damage", damage::rows),
     ("model", model::rows),

@@ -67,7 +67,7 @@ fn collect(directory: &Path, prefix: &str, into: &mut Vec<Source>) {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = format!("{prefix}{name}");
         let kind = entry.file_type().expect("a file type");
-        if kind.is_dir() && !matches!(path.as_str(), "target" | ".git") {
+        if kind.is_dir() && !matches!(name.as_str(), "target" | ".git") {
             collect(&entry.path(), &format!("{path}/"), into);
         } else if kind.is_file() && path != ".git" {
             let bytes = fs::read(entry.path()).expect("a readable file");
