@@ -183,8 +183,8 @@ fn drops(records: &[Record], log: &Log, found: &mut Vec<String>) {
         }
     }
     for ((file, digest), rest) in &unmatched {
-        let known = log.drops.iter().any(|drop| drop.file == *file);
         if !rest.is_empty() && !doubtful.contains(file.as_str()) {
+            let known = log.drops.iter().any(|drop| drop.file == *file);
             let seqs: Vec<u64> = rest.iter().map(|record| record.seq()).collect();
             let what = if known { "one record too many" } else { "a record that nobody dropped" };
             found.push(format!("`{file}` ({digest}) has {what}: seq {seqs:?}"));
@@ -213,8 +213,8 @@ fn told(records: &[Record], log: &Log, found: &mut Vec<String>) {
 fn superseded(records: &[Record], found: &mut Vec<String>) {
     for record in records.iter().filter(|record| record.text("outcome") == "superseded") {
         let by = record.0["superseded_by"].as_u64().unwrap_or_default();
-        let newer = records.iter().find(|other| other.seq() == by);
-        let fits = newer.is_some_and(|newer| {
+        let newer = records.binary_search_by_key(&by, Record::seq).map(|at| &records[at]);
+        let fits = newer.is_ok_and(|newer| {
             by > record.seq()
                 && newer.target() == record.target()
                 && newer.text("outcome") != "rejected"
@@ -265,11 +265,16 @@ fn archive(site: &Site, records: &[Record], log: &Log, found: &mut Vec<String>) 
         }
     }
     let status = site.spool().join("status");
+    let all = site.names("status");
+    // A derived name that is too long is cut: found by its end.
+    let seq_of = |name: &str| name.strip_suffix(".json")?.rsplit_once('.')?.1.parse().ok();
+    let by_seq: HashMap<u64, &String> =
+        all.iter().filter_map(|name| Some((seq_of(name)?, name))).collect();
+    let operands: BTreeSet<&str> =
+        log.drops.iter().filter(|drop| drop.operand).map(|drop| drop.file.as_str()).collect();
     let mut expected = Vec::new();
     for record in records {
-        // A derived name that is too long is cut: found by its end.
-        let end = format!(".{}.json", record.seq());
-        let name = site.names("status").into_iter().find(|name| name.ends_with(&end));
+        let name = by_seq.get(&record.seq());
         let text = name.as_ref().and_then(|name| std::fs::read(status.join(name)).ok());
         let shown: Option<Value> = text.and_then(|text| serde_json::from_slice(&text).ok());
         let Some(shown) = shown else {
@@ -286,17 +291,13 @@ fn archive(site: &Site, records: &[Record], log: &Log, found: &mut Vec<String>) 
             }
         }
         let file = record.text("file");
-        if !log.drops.iter().any(|drop| drop.operand && drop.file == file) {
+        if !operands.contains(file) {
             let shelf = if record.is_success() { "processed" } else { "failed" };
             expected.push((shelf, record.text("digest").to_owned()));
         }
     }
-    if site.names("status").len() != records.len() {
-        found.push(format!(
-            "{} status files of {} records",
-            site.names("status").len(),
-            records.len()
-        ));
+    if all.len() != records.len() {
+        found.push(format!("{} status files of {} records", all.len(), records.len()));
     }
     archived(site, expected, found);
 }
@@ -326,7 +327,7 @@ fn archived(site: &Site, expected: Vec<(&str, String)>, found: &mut Vec<String>)
             let path = site.spool().join(shelf).join(name);
             // A record of what was not read has no digest.
             let key = |digest| (shelf, digest);
-            let digest = std::fs::read(&path).map(|bytes| digest(&bytes)).unwrap_or_default();
+            let digest = content(&path).map(|bytes| digest(&bytes)).unwrap_or_default();
             let count = match missing.get_mut(&key(digest.clone())) {
                 Some(count) => Some(count),
                 None => missing.get_mut(&key(String::new())),
@@ -342,6 +343,13 @@ fn archived(site: &Site, expected: Vec<(&str, String)>, found: &mut Vec<String>)
             found.push(format!("{shelf}/ lacks {count} document(s) of {digest}"));
         }
     }
+}
+
+/// What an archived document says; `None` for what is no document: a link, a FIFO, a sparse giant.
+fn content(path: &Path) -> Option<Vec<u8>> {
+    let about = std::fs::symlink_metadata(path).ok()?;
+    let is_document = about.is_file() && about.len() <= 64 << 20;
+    is_document.then(|| std::fs::read(path).ok())?
 }
 
 type Tree = BTreeMap<String, Vec<u8>>;
