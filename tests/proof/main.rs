@@ -8,6 +8,7 @@
 
 mod base;
 mod check;
+mod drops;
 mod report;
 #[path = "../it/support.rs"]
 #[allow(dead_code)]
@@ -44,7 +45,7 @@ struct Args {
 type Harness = (&'static str, fn() -> Vec<Row>);
 
 /// All harnesses, in the order in which CI runs them.
-const HARNESSES: &[Harness] = &[("base", base::rows)];
+const HARNESSES: &[Harness] = &[("base", base::rows), ("drops", drops::rows)];
 
 fn main() -> ExitCode {
     let args = Args::parse();
