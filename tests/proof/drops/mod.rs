@@ -6,9 +6,10 @@
 
 mod odd;
 mod scene;
+mod swap;
 
 use crate::report::Row;
 
 pub fn rows() -> Vec<Row> {
-    [odd::rows].into_iter().flat_map(|rows| rows()).collect()
+    [odd::rows, swap::rows].into_iter().flat_map(|rows| rows()).collect()
 }

@@ -111,7 +111,7 @@ fn links(_: &Options) -> Tally {
 fn sizes(options: &Options) -> Tally {
     let mut scene = Scene::in_memory("");
     scene.start();
-    let count = if options.full { 25 } else { 5 };
+    let count = if options.full { 25 } else { 2 };
     let padded = |length: usize, id: &str| {
         let text = intent("web", 2, id);
         let spaces = length - text.len();
@@ -131,11 +131,11 @@ fn sizes(options: &Options) -> Tally {
         // Within the limit when it is first seen, far above when its writer lets go.
         let mut growing = File::create(scene.at_inbox(name("growing"))).unwrap();
         let part = vec![b' '; LARGEST / 2];
-        for _ in 0..8 {
+        for _ in 0..3 {
             growing.write_all(&part).unwrap();
             std::thread::sleep(Duration::from_millis(10));
         }
-        scene.log.dropped(&name("growing"), part.repeat(8), Expect::Rejected("TOO_LARGE"));
+        scene.log.dropped(&name("growing"), part.repeat(3), Expect::Rejected("TOO_LARGE"));
         scene.fired += 4;
     }
     scene.rest();
