@@ -37,6 +37,19 @@ pub struct Claim {
     fd: Option<File>,
 }
 
+/// What came of an attempt to claim.
+#[derive(Debug)]
+pub enum Claimed {
+    /// The file that was seen is in `work/`.
+    Taken(Claim),
+    /// The name had come to mean nothing, or another file, which is left where it is.
+    Left,
+    /// The name had come to mean another file, which could not go back since a third one has the
+    /// name by now. It is in `work/` as this, and nothing is known of it: take it up like a claim
+    /// that a killed leader left.
+    Other(Vec<u8>),
+}
+
 /// What reading a claim gave.
 #[derive(Debug)]
 pub enum Content {
@@ -81,8 +94,7 @@ impl Inbox {
         Ok(Some(Candidate { sighting, peek: Peek { writers, blank }, fd }))
     }
 
-    /// Moves a candidate into `work/` under the number `n` of the epoch. `None` when the name has
-    /// meanwhile come to mean another file, which then is left where it is.
+    /// Moves a candidate into `work/` under the number `n` of the epoch.
     ///
     /// # Errors
     ///
@@ -93,13 +105,12 @@ impl Inbox {
         spool: &Spool,
         epoch: u64,
         n: u64,
-    ) -> Result<Option<Claim>, Error> {
+    ) -> Result<Claimed, Error> {
         let Candidate { sighting, fd, .. } = candidate;
-        let Some(mut claim) = self.claim_unopened(&sighting, spool, epoch, n)? else {
-            return Ok(None);
-        };
-        claim.fd = Some(fd);
-        Ok(Some(claim))
+        Ok(match self.claim_unopened(&sighting, spool, epoch, n)? {
+            Claimed::Taken(claim) => Claimed::Taken(Claim { fd: Some(fd), ..claim }),
+            other => other,
+        })
     }
 
     /// Like [`Inbox::claim`] for what is not opened: links, devices, files we may not read.
@@ -113,28 +124,25 @@ impl Inbox {
         spool: &Spool,
         epoch: u64,
         n: u64,
-    ) -> Result<Option<Claim>, Error> {
+    ) -> Result<Claimed, Error> {
         let file = sighting.name.clone();
         let claimed_as = derived(&format!("{epoch}.{n}."), file.as_bytes(), "");
-        let claimed = |source: Errno| Error::Claim { name: file.clone(), source: source.into() };
         match rename(&self.directory, file.as_bytes(), &spool.work, &claimed_as) {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(None),
-            Err(source) => return Err(claimed(source)),
+            Err(Errno::NOENT) => return Ok(Claimed::Left),
+            Err(source) => return Err(Error::Claim { name: file, source: source.into() }),
         }
-        let now = sight_at(&spool.work, &claimed_as, &file).map_err(claimed)?;
-        if (now.print.device, now.print.inode) != (sighting.print.device, sighting.print.inode) {
-            // Swapped in between. It goes back if its name is still free; if not, it waits in
-            // `work/` and is looked at again like a claim that a killed leader left.
-            return match rename(&spool.work, &claimed_as, &self.directory, file.as_bytes()) {
-                Ok(()) => Ok(None),
-                Err(Errno::EXIST) => {
-                    Ok(Some(Claim { claimed_as, file, print: now.print, fd: None }))
-                }
-                Err(source) => Err(claimed(source)),
-            };
+        // From here on it is in `work/`, so whatever fails must not make anybody forget it.
+        let Ok(now) = sight_at(&spool.work, &claimed_as, &file) else {
+            return Ok(Claimed::Other(claimed_as));
+        };
+        if (now.print.device, now.print.inode) == (sighting.print.device, sighting.print.inode) {
+            return Ok(Claimed::Taken(Claim { claimed_as, file, print: now.print, fd: None }));
         }
-        Ok(Some(Claim { claimed_as, file, print: now.print, fd: None }))
+        match rename(&spool.work, &claimed_as, &self.directory, file.as_bytes()) {
+            Ok(()) => Ok(Claimed::Left),
+            Err(_) => Ok(Claimed::Other(claimed_as)),
+        }
     }
 }
 

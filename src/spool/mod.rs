@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 pub use archive::Archived;
-pub use claim::{Candidate, Claim, Content, claim_order};
+pub use claim::{Candidate, Claim, Claimed, Content, claim_order};
 pub use look::{Look, sort_by_arrival};
 pub use marker::Marker;
 

@@ -19,7 +19,7 @@ use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::take::{Held, Stage};
 use crate::pipeline::{Error, Event};
 use crate::settle::{Decision, Settle};
-use crate::spool::{self, Inbox, sort_by_arrival};
+use crate::spool::{self, Claimed, Inbox, sort_by_arrival};
 use crate::telemetry::Chain;
 use crate::watch::Watch;
 
@@ -312,10 +312,10 @@ impl Taker<'_> {
         let Some(inbox) = &self.inbox else { return Ok(None) };
         let (spool, epoch, n) = (&*self.stage.spool, self.stage.lead.epoch, self.next_claim);
         let unopened = |code| {
-            let claim = inbox.claim_unopened(sighting, spool, epoch, n)?;
-            Ok(claim.map(|claim| Taken { claim, owner: sighting.owner, refused: Some(code) }))
+            let claimed = inbox.claim_unopened(sighting, spool, epoch, n)?;
+            Ok((claimed, sighting.owner, Some(code)))
         };
-        let taken = match Settle::unopened(sighting.kind) {
+        let (claimed, owner, refused) = match Settle::unopened(sighting.kind) {
             Some(Decision::Refuse(code)) => unopened(code)?,
             Some(_) => return Ok(None),
             None => match inbox.open_candidate(&sighting.name, self.stage.leases) {
@@ -351,13 +351,19 @@ impl Taker<'_> {
                     };
                     self.writing.remove(&sighting.name);
                     let owner = candidate.sighting.owner;
-                    let claim = inbox.claim(candidate, spool, epoch, n)?;
-                    claim.map(|claim| Taken { claim, owner, refused })
+                    (inbox.claim(candidate, spool, epoch, n)?, owner, refused)
                 }
             },
         };
         self.next_claim += 1;
-        Ok(taken)
+        Ok(match claimed {
+            Claimed::Taken(claim) => Some(Taken { claim, owner, refused }),
+            Claimed::Left => None,
+            Claimed::Other(claimed_as) => {
+                self.held.push_back(Held { claimed_as, seen: None, due: now, looks: 0 });
+                None
+            }
+        })
     }
 
     /// Past the bound a name is left to the next rescan.

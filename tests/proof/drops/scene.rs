@@ -124,7 +124,7 @@ impl Scene {
     }
 
     /// Brings the site to rest, stops the daemon and checks everything.
-    pub fn verdict(mut self) -> Tally {
+    pub fn verdict(&mut self) -> Tally {
         self.rest();
         self.log.told_by_status(&self.site);
         let mut tally = Tally { fired: self.fired, ..Tally::default() };
