@@ -7,9 +7,10 @@
 mod odd;
 mod scene;
 mod swap;
+mod writers;
 
 use crate::report::Row;
 
 pub fn rows() -> Vec<Row> {
-    [odd::rows, swap::rows].into_iter().flat_map(|rows| rows()).collect()
+    [odd::rows, swap::rows, writers::rows].into_iter().flat_map(|rows| rows()).collect()
 }

@@ -44,7 +44,7 @@ pub fn rows() -> Vec<Row> {
 const SECRET: &str = "stolen-by-a-link";
 
 /// The spool and inbox of a directory, as the daemon opens them.
-fn open_spool(root: &Path) -> (Spool, Inbox) {
+pub fn open_spool(root: &Path) -> (Spool, Inbox) {
     let layout = Layout {
         inbox: root.join("inbox"),
         work: root.join("work"),
@@ -165,7 +165,7 @@ fn exchanged(options: &Options) -> Tally {
 }
 
 fn claimed(options: &Options) -> Tally {
-    let claims = if options.full { 200_000 } else { 5_000 };
+    let claims = if options.full { 100_000 } else { 800 };
     let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let (spool, inbox) = open_spool(root.path());
     let name = root.path().join("inbox/intent-a.json");
