@@ -197,11 +197,14 @@ impl Spool {
                 Err(source) => return Err(read(source.into())),
             },
         };
-        // Under its new name nobody can open it by the old one: free now is free for ever.
-        if leases && writers_of(fd) == Writers::Some {
+        let before = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
+        // Nobody can open it by its old name any more, but a descriptor from before may be opened
+        // anew. Asked after the first look, so that no write can be under way that the second one
+        // does not show; and again at the end, since stores to a mapping in memory show nowhere.
+        let is_written = || leases && writers_of(fd) == Writers::Some;
+        if is_written() {
             return Ok(Content::Unsettled);
         }
-        let before = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
         if before.len > size_max {
             return Ok(Content::TooLarge);
         }
@@ -209,7 +212,7 @@ impl Spool {
         let from = fd;
         from.take(size_max + 1).read_to_end(&mut bytes).map_err(read)?;
         let after = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
-        if before != after || bytes.len() as u64 != before.len {
+        if before != after || bytes.len() as u64 != before.len || is_written() {
             return Ok(Content::Unsettled);
         }
         Ok(Content::Whole(bytes))
