@@ -56,6 +56,8 @@ struct Taker<'a> {
     options: InboxOptions,
     inbox: Option<Inbox>,
     watch: Option<Watch>,
+    /// It has been said that there are no events, and not yet that there are again.
+    without_events: bool,
     settle: Settle,
     /// In the order of arrival.
     candidates: VecDeque<Sighting>,
@@ -88,6 +90,7 @@ pub fn run(
     let mut taker = Taker {
         inbox: Some(Inbox::open(&options.path, &stage.spool).map_err(Error::Spool)?),
         watch: None,
+        without_events: false,
         settle: Settle::new(stage.settle_quiet),
         candidates: VecDeque::new(),
         looked: false,
@@ -172,8 +175,18 @@ impl Taker<'_> {
             return;
         }
         match Watch::start(&self.options.path, &self.stage.collector) {
-            Ok(watch) => self.watch = Some(watch),
+            Ok(watch) => {
+                self.watch = Some(watch);
+                if std::mem::take(&mut self.without_events) {
+                    info!("watching the inbox again");
+                    // What came between the last listing and now gave no event.
+                    self.stage.collector.everything();
+                }
+            }
+            // An inbox that is lost is said to be lost, and that is what ends this.
+            Err(_) if self.without_events || self.inbox.is_none() => {}
             Err(error) => {
+                self.without_events = true;
                 warn!(error = %Chain(&error), "no events; listing the inbox instead until there are");
             }
         }
