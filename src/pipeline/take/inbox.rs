@@ -405,6 +405,7 @@ impl Taker<'_> {
                 self.arm();
                 self.stage.collector.everything();
             }
+            Err(error @ spool::Error::Moved { .. }) => return Err(Error::Spool(error)),
             Err(error) => debug!(error = %Chain(&error), "no inbox yet"),
         }
         Ok(())
