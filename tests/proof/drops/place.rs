@@ -72,10 +72,12 @@ fn good(scene: &mut Scene, name: &str) {
     scene.drop(&name, &intent("web", 2, &name), Expect::Admitted);
 }
 
+/// Something that happens to the inbox, by name, and how often it has happened before.
+type Way = (&'static str, fn(&mut Scene, usize));
+
 fn moved(options: &Options) -> Tally {
     let repeats = if options.full { 20 } else { 2 };
-    let ways: [(&str, fn(&mut Scene, usize)); 3] =
-        [("renamed", renamed), ("remade", remade), ("linked", linked)];
+    let ways: [Way; 3] = [("renamed", renamed), ("remade", remade), ("linked", linked)];
     let mut tally = Tally::default();
     std::thread::scope(|scope| {
         let running = ways.map(|(what, way)| {
@@ -178,7 +180,7 @@ fn unmounted(options: &Options) -> Tally {
     if !mounts.mount(&["-t", "tmpfs", "none"], &kept) || !mounts.mount(&bind, &seen) {
         return Tally::skipped("mounting is not allowed here");
     }
-    let mut scene = Scene::at(&seen, "");
+    let mut scene = Scene::at(&[&seen, root.path(), root.path()], "");
     let mut tally = Tally::default();
     for index in 0..if options.full { 20 } else { 3 } {
         scene.start();

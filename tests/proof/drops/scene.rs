@@ -38,9 +38,9 @@ impl Scene {
         Scene::of(Site::at(&[memory.path()], toml), Some(memory))
     }
 
-    /// A site below a directory of the row's own.
-    pub fn at(root: &Path, toml: &str) -> Self {
-        Scene::of(Site::at(&[root], toml), None)
+    /// A site below directories of the row's own.
+    pub fn at(roots: &[&Path], toml: &str) -> Self {
+        Scene::of(Site::at(roots, toml), None)
     }
 
     fn of(site: Site, memory: Option<TempDir>) -> Self {
