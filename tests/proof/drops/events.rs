@@ -71,21 +71,20 @@ fn small_queue(options: &Options) -> Tally {
     if let Err(skipped) = short_start(&mut scene) {
         return skipped;
     }
-    flood(&mut scene, 0, if options.full { 20_000 } else { 5_000 });
+    flood(&mut scene, 0, if options.full { 20_000 } else { 3_000 });
     scene.rest();
     scene.fired = overruns(&scene);
     scene.verdict()
 }
 
-fn stopped(options: &Options) -> Tally {
+fn stopped(_: &Options) -> Tally {
     let mut scene = Scene::in_memory(NO_RESCAN);
     if let Err(skipped) = short_start(&mut scene) {
         return skipped;
     }
-    let count = if options.full { 20_000 } else { 5_000 };
     flood(&mut scene, 0, 50);
     scene.daemon().signal(libc::SIGSTOP);
-    flood(&mut scene, 50, count);
+    flood(&mut scene, 50, 20_000);
     scene.daemon().signal(libc::SIGCONT);
     scene.rest();
     scene.fired = overruns(&scene);
@@ -94,7 +93,7 @@ fn stopped(options: &Options) -> Tally {
 
 fn absent(options: &Options) -> Tally {
     let mut scene = Scene::in_memory(NO_RESCAN);
-    let count = if options.full { 20_000 } else { 5_000 };
+    let count = if options.full { 20_000 } else { 3_000 };
     scene.start();
     flood(&mut scene, 0, 500);
     scene.take_daemon().kill();

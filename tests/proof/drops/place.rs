@@ -20,6 +20,7 @@ pub fn rows() -> Vec<Row> {
             what: "a filesystem mounted over the inbox and taken away",
             run: overmounted,
         },
+        Row { id: "C16-bd", what: "an inbox bound from elsewhere is refused", run: bound },
         Row {
             id: "C16-um",
             what: "the filesystem of the spool unmounted lazily and mounted again",
@@ -140,6 +141,23 @@ fn linked(scene: &mut Scene, index: usize) {
     assert!(foreign.join("intent-foreign.json").exists(), "a link was followed");
     std::fs::remove_file(&inbox).unwrap();
     std::fs::rename(&aside, &inbox).unwrap();
+}
+
+/// Of the same filesystem, and yet nothing could ever be moved out of it.
+fn bound(_: &Options) -> Tally {
+    let scene = Scene::new("");
+    let elsewhere = scene.site.root().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let mut mounts = Mounts::default();
+    let text = elsewhere.display().to_string();
+    if !mounts.mount(&["--bind", &text], &scene.site.inbox()) {
+        return Tally::skipped("mounting is not allowed here");
+    }
+    let mut tally = Tally { fired: 1, ..Tally::default() };
+    let mut daemon = scene.site.launch(&[]);
+    let code = daemon.wait_code();
+    tally.require(code == 78, || format!("it ends with {code}: {:#?}", daemon.log()));
+    tally
 }
 
 fn overmounted(options: &Options) -> Tally {

@@ -113,7 +113,7 @@ fn exchanged(options: &Options) -> Tally {
     scene.start();
     let mut exchanges = 0;
     let mut taken = Vec::new();
-    for index in 0..if options.full { 20_000 } else { 1_000 } {
+    for index in 0..if options.full { 20_000 } else { 500 } {
         let name = format!("intent-{index}.json");
         let text = intent(&format!("t{}", index % 50), 2, &name);
         let (at, other) = (scene.at_inbox(&name), scene.site.root().join("other"));
