@@ -37,7 +37,13 @@ fn under(starts: &[Start<'_>]) -> Tally {
         }
         scene.drop(&format!("intent-{round}-empty.json"), "", Expect::Rejected("EMPTY"));
         scene.rest();
-        let (code, log) = scene.take_daemon().stop();
+        let daemon = scene.take_daemon();
+        let pid = daemon.pid();
+        let (code, log) = daemon.stop();
+        // The library leaves these behind when a signal ends the process.
+        for shared in ["faketime_shm", "sem.faketime_sem"] {
+            let _ = std::fs::remove_file(format!("/dev/shm/{shared}_{pid}"));
+        }
         assert_eq!(code, Some(0), "{log:#?}");
         scene.fired += 1;
     }
