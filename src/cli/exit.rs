@@ -80,7 +80,9 @@ fn of_config(error: &config::Error) -> Exit {
 fn of_pipeline(error: &PipelineError) -> Exit {
     match error {
         PipelineError::Spool(
-            spool::Error::OtherFilesystem { .. } | spool::Error::NetworkFilesystem { .. },
+            spool::Error::OtherFilesystem { .. }
+            | spool::Error::OtherMount { .. }
+            | spool::Error::NetworkFilesystem { .. },
         ) => Exit::Configuration,
         PipelineError::Spool(_)
         | PipelineError::Ledger(_)

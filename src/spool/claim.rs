@@ -38,14 +38,17 @@ pub struct Claim {
     fd: Option<File>,
 }
 
-/// What a move into `work/` came to.
-enum Moved {
-    /// The name means nothing any more, or another file that is looked at anew.
-    Not,
-    /// It is the file that was seen.
-    Same(Claim),
-    /// It may be another file, which has to be opened by its name in `work/`.
-    Unsure(Claim),
+/// What came of an attempt to claim.
+#[derive(Debug)]
+pub enum Claimed {
+    /// The file that was seen is in `work/`.
+    Taken(Claim),
+    /// The name had come to mean nothing, or another file, which is left where it is.
+    Left,
+    /// The name had come to mean another file, which could not go back since a third one has the
+    /// name by now. It is in `work/` as this, and nothing is known of it: take it up like a claim
+    /// that a killed leader left.
+    Other(Vec<u8>),
 }
 
 /// What reading a claim gave.
@@ -92,8 +95,7 @@ impl Inbox {
         Ok(Some(Candidate { sighting, peek: Peek { writers, blank }, fd }))
     }
 
-    /// Moves a candidate into `work/` under the number `n` of the epoch. `None` when the name has
-    /// meanwhile come to mean another file, which then is left where it is.
+    /// Moves a candidate into `work/` under the number `n` of the epoch.
     ///
     /// # Errors
     ///
@@ -104,13 +106,11 @@ impl Inbox {
         spool: &Spool,
         epoch: u64,
         n: u64,
-    ) -> Result<Option<Claim>, Error> {
+    ) -> Result<Claimed, Error> {
         let Candidate { sighting, fd, .. } = candidate;
-        Ok(match self.move_to_work(&sighting, spool, epoch, n)? {
-            Moved::Not => None,
-            Moved::Same(claim) => Some(Claim { fd: Some(fd), ..claim }),
-            // What is open is perhaps another file than what was moved: read that one.
-            Moved::Unsure(claim) => Some(claim),
+        Ok(match self.claim_unopened(&sighting, spool, epoch, n)? {
+            Claimed::Taken(claim) => Claimed::Taken(Claim { fd: Some(fd), ..claim }),
+            other => other,
         })
     }
 
@@ -125,24 +125,9 @@ impl Inbox {
         spool: &Spool,
         epoch: u64,
         n: u64,
-    ) -> Result<Option<Claim>, Error> {
-        Ok(match self.move_to_work(sighting, spool, epoch, n)? {
-            Moved::Not => None,
-            Moved::Same(claim) | Moved::Unsure(claim) => Some(claim),
-        })
-    }
-
-    /// Once the rename is done this is no error any more: nobody else would take the file up.
-    fn move_to_work(
-        &self,
-        sighting: &Sighting,
-        spool: &Spool,
-        epoch: u64,
-        n: u64,
-    ) -> Result<Moved, Error> {
+    ) -> Result<Claimed, Error> {
         let file = sighting.name.clone();
         let claimed_as = derived(&format!("{epoch}.{n}."), file.as_bytes(), "");
-        let claimed = |source: Errno| Error::Claim { name: file.clone(), source: source.into() };
         let renamed = fault::step("claim.rename", || {
             rename(&self.directory, file.as_bytes(), &spool.work, &claimed_as)
         });
@@ -150,22 +135,20 @@ impl Inbox {
             Ok(()) => {}
             // It may as well be `work/` that is gone.
             Err(Errno::NOENT) if self.directory.has(file.as_bytes()) == Ok(false) => {
-                return Ok(Moved::Not);
+                return Ok(Claimed::Left);
             }
-            Err(source) => return Err(claimed(source)),
+            Err(source) => return Err(Error::Claim { name: file, source: source.into() }),
         }
-        let claim =
-            |print| Claim { claimed_as: claimed_as.clone(), file: file.clone(), print, fd: None };
+        // From here on it is in `work/`, so whatever fails must not make anybody forget it.
         let Ok(now) = sight_at(&spool.work, &claimed_as, &file) else {
-            return Ok(Moved::Unsure(claim(sighting.print)));
+            return Ok(Claimed::Other(claimed_as));
         };
         if (now.print.device, now.print.inode) == (sighting.print.device, sighting.print.inode) {
-            return Ok(Moved::Same(claim(now.print)));
+            return Ok(Claimed::Taken(Claim { claimed_as, file, print: now.print, fd: None }));
         }
-        // Swapped in between. It goes back if its name is still free; if not, it is read where it is.
         match rename(&spool.work, &claimed_as, &self.directory, file.as_bytes()) {
-            Ok(()) => Ok(Moved::Not),
-            Err(_) => Ok(Moved::Unsure(claim(now.print))),
+            Ok(()) => Ok(Claimed::Left),
+            Err(_) => Ok(Claimed::Other(claimed_as)),
         }
     }
 }
@@ -219,11 +202,14 @@ impl Spool {
                 Err(source) => return Err(read(source.into())),
             },
         };
-        // Under its new name nobody can open it by the old one: free now is free for ever.
-        if leases && writers_of(fd) == Writers::Some {
+        let before = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
+        // Nobody can open it by its old name any more, but a descriptor from before may be opened
+        // anew. Asked after the first look, so that no write can be under way that the second one
+        // does not show; and again at the end, since stores to a mapping in memory show nowhere.
+        let is_written = || leases && writers_of(fd) == Writers::Some;
+        if is_written() {
             return Ok(Content::Unsettled);
         }
-        let before = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
         if before.len > size_max {
             return Ok(Content::TooLarge);
         }
@@ -232,7 +218,7 @@ impl Spool {
         fault::step("claim.read", || from.take(size_max + 1).read_to_end(&mut bytes))
             .map_err(read)?;
         let after = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
-        if before != after || bytes.len() as u64 != before.len {
+        if before != after || bytes.len() as u64 != before.len || is_written() {
             return Ok(Content::Unsettled);
         }
         Ok(Content::Whole(bytes))

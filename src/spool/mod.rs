@@ -18,7 +18,7 @@ use rustix::fs::{Access, AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 pub use archive::Archived;
-pub use claim::{Candidate, Claim, Content, claim_order};
+pub use claim::{Candidate, Claim, Claimed, Content, claim_order};
 pub use look::{Look, sort_by_arrival};
 pub use marker::Marker;
 
@@ -36,6 +36,13 @@ pub enum Error {
          since files are moved between them by rename"
     )]
     OtherFilesystem { work: PathBuf, other: PathBuf },
+    #[error(
+        "`{other}` lies on another mount than `{work}`, though of the same filesystem; the parts of a \
+             spool must share one, since files are moved between them by rename"
+    )]
+    OtherMount { work: PathBuf, other: PathBuf },
+    #[error("`{path}` is not where it was, so what is archived would be where nobody looks")]
+    Moved { path: PathBuf },
     #[error(
         "`{path}` lies on a network filesystem, where neither locks nor syncs can be relied on; \
              set `allow_network_filesystem` if you know better"
@@ -84,6 +91,8 @@ struct Directory {
     fd: File,
     device: u64,
     inode: u64,
+    /// Renames work within one mount only, even where two are of the same filesystem.
+    mount: u64,
 }
 
 /// One of the two directories that documents end in.
@@ -139,15 +148,22 @@ impl Inbox {
     ///
     /// # Errors
     ///
-    /// As for [`Inbox::open`], and when it is missing.
+    /// As for [`Inbox::open`], and when it is missing. [`Error::Moved`] when the inbox is back and
+    /// the other parts are not: the spool was unmounted and mounted again, and only a new start
+    /// finds all of it.
     pub fn reopen(path: &Path, spool: &Spool) -> Result<Self, Error> {
         let directory = Directory::open(path)?;
-        spool.work.require_same_filesystem(&directory)?;
-        Ok(Inbox { directory })
+        match spool.work.require_same_filesystem(&directory) {
+            Err(Error::OtherMount { .. }) if !spool.work.is_in_place() => {
+                Err(Error::Moved { path: spool.work.path.clone() })
+            }
+            other => other.map(|()| Inbox { directory }),
+        }
     }
 
     /// Whether the path still leads to the directory that is open; it does not after the directory
-    /// was renamed, replaced, mounted over or unmounted.
+    /// was renamed, replaced, mounted over or unmounted. The mount alone does not matter: files of
+    /// this directory come in either way.
     pub fn is_in_place(&self) -> bool {
         Directory::open(&self.directory.path).is_ok_and(|now| {
             (now.device, now.inode) == (self.directory.device, self.directory.inode)
@@ -175,10 +191,21 @@ impl Directory {
     }
 
     fn require_same_filesystem(&self, other: &Directory) -> Result<(), Error> {
-        if self.device == other.device {
-            return Ok(());
+        let (work, path) = (self.path.clone(), other.path.clone());
+        if self.device != other.device {
+            return Err(Error::OtherFilesystem { work, other: path });
         }
-        Err(Error::OtherFilesystem { work: self.path.clone(), other: other.path.clone() })
+        if self.mount != other.mount {
+            return Err(Error::OtherMount { work, other: path });
+        }
+        Ok(())
+    }
+
+    /// Whether the path still leads to this directory.
+    fn is_in_place(&self) -> bool {
+        Directory::open(&self.path).is_ok_and(|now| {
+            (now.device, now.inode, now.mount) == (self.device, self.inode, self.mount)
+        })
     }
 
     fn open(path: &Path) -> Result<Self, Error> {
@@ -190,12 +217,15 @@ impl Directory {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())).map_err(opened)?;
         let stat =
-            rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::INO).map_err(opened)?;
+            rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::MNT_ID)
+                .map_err(opened)?;
         Ok(Directory {
             path: path.to_owned(),
             fd: File::from(fd),
             device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
             inode: stat.stx_ino,
+            // Zero on kernels before 5.8, which do not tell.
+            mount: stat.stx_mnt_id,
         })
     }
 }

@@ -11,6 +11,7 @@ mod check;
 mod crash;
 mod damage;
 mod docs;
+mod drops;
 mod io;
 mod leader;
 mod model;
@@ -59,6 +60,7 @@ const HARNESSES: &[Harness] = &[
     ("cut", crash::cuts),
     ("mutants", mutants::rows),
     ("io", io::rows),
+    ("drops", drops::rows),
     ("docs", docs::rows),
     ("leader", leader::rows),
     ("damage", damage::rows),

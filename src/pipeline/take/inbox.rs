@@ -20,7 +20,7 @@ use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::take::{Held, Stage};
 use crate::pipeline::{Error, Event};
 use crate::settle::{Decision, Settle};
-use crate::spool::{self, Inbox, claim_order, sort_by_arrival};
+use crate::spool::{self, Claimed, Inbox, claim_order, sort_by_arrival};
 use crate::telemetry::Chain;
 use crate::watch::Watch;
 
@@ -57,6 +57,8 @@ struct Taker<'a> {
     options: InboxOptions,
     inbox: Option<Inbox>,
     watch: Option<Watch>,
+    /// It has been said that there are no events, and not yet that there are again.
+    without_events: bool,
     settle: Settle,
     /// In the order of arrival.
     candidates: VecDeque<Sighting>,
@@ -92,6 +94,7 @@ pub fn run(
     let mut taker = Taker {
         inbox: Some(Inbox::open(&options.path, &stage.spool).map_err(Error::Spool)?),
         watch: None,
+        without_events: false,
         settle: Settle::new(stage.settle_quiet),
         candidates: VecDeque::new(),
         looked: false,
@@ -181,8 +184,18 @@ impl Taker<'_> {
             return;
         }
         match Watch::start(&self.options.path, &self.stage.collector) {
-            Ok(watch) => self.watch = Some(watch),
+            Ok(watch) => {
+                self.watch = Some(watch);
+                if std::mem::take(&mut self.without_events) {
+                    info!("watching the inbox again");
+                    // What came between the last listing and now gave no event.
+                    self.stage.collector.everything();
+                }
+            }
+            // An inbox that is lost is said to be lost, and that is what ends this.
+            Err(_) if self.without_events || self.inbox.is_none() => {}
             Err(error) => {
+                self.without_events = true;
                 warn!(error = %Chain(&error), "no events; listing the inbox instead until there are");
             }
         }
@@ -355,10 +368,10 @@ impl Taker<'_> {
         let Some(inbox) = &self.inbox else { return Ok(None) };
         let (spool, epoch, n) = (&*self.stage.spool, self.stage.lead.epoch, self.next_claim);
         let unopened = |code| {
-            let claim = inbox.claim_unopened(sighting, spool, epoch, n)?;
-            Ok(claim.map(|claim| Taken { claim, owner: sighting.owner, refused: Some(code) }))
+            let claimed = inbox.claim_unopened(sighting, spool, epoch, n)?;
+            Ok((claimed, sighting.owner, Some(code)))
         };
-        let taken = match Settle::unopened(sighting.kind) {
+        let (claimed, owner, refused) = match Settle::unopened(sighting.kind) {
             Some(Decision::Refuse(code)) => unopened(code)?,
             Some(_) => return Ok(None),
             None => match inbox.open_candidate(&sighting.name, self.stage.leases) {
@@ -394,13 +407,19 @@ impl Taker<'_> {
                     };
                     self.writing.remove(&sighting.name);
                     let owner = candidate.sighting.owner;
-                    let claim = inbox.claim(candidate, spool, epoch, n)?;
-                    claim.map(|claim| Taken { claim, owner, refused })
+                    (inbox.claim(candidate, spool, epoch, n)?, owner, refused)
                 }
             },
         };
         self.next_claim += 1;
-        Ok(taken)
+        Ok(match claimed {
+            Claimed::Taken(claim) => Some(Taken { claim, owner, refused }),
+            Claimed::Left => None,
+            Claimed::Other(claimed_as) => {
+                self.held.push_back(Held { claimed_as, seen: None, due: now, looks: 0 });
+                None
+            }
+        })
     }
 
     /// Past the bound a name is left to the next rescan.
@@ -429,6 +448,7 @@ impl Taker<'_> {
                 self.arm();
                 self.stage.collector.everything();
             }
+            Err(error @ spool::Error::Moved { .. }) => return Err(Error::Spool(error)),
             Err(error) => debug!(error = %Chain(&error), "no inbox yet"),
         }
         Ok(())
