@@ -25,7 +25,7 @@ pub fn under_load(options: &Options) -> Tally {
 
 /// Kills once a second for a time, and looks at what a leader holds open.
 pub fn steadily(options: &Options) -> Tally {
-    let seconds = if options.full { 600 } else { 20 };
+    let seconds = if options.full { 600 } else { 15 };
     let mut run = Run::start(Duration::from_millis(30));
     let mut tally = Tally::default();
     let mut held = Vec::new();

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::is_root;
 use super::load::Load;
+use super::{is_root, last_words};
 use crate::report::{Options, Tally};
 use crate::support::{Daemon, Site, wait_until};
 
@@ -49,7 +49,7 @@ pub fn broken(options: &Options) -> Tally {
         slowest = slowest.max(start.elapsed());
         load.mark("killed");
         tally.require(code == 74, || format!("{how}: the old one ends with {code}"));
-        let log = current.log().join("\n");
+        let log = last_words(&current);
         tally.require(log.contains("was replaced") || log.contains("has taken the lead"), || {
             format!("{how}: the old one does not say why: {log}")
         });
@@ -118,7 +118,7 @@ fn refuses(site: &Site, what: &str, user: Option<u32>, tally: &mut Tally) -> u64
         }
         let mut process = Daemon::from(command);
         let code = process.wait_code();
-        let log = process.log().join("\n");
+        let log = last_words(&process);
         let named = log.contains("leader.lock");
         tally.require(code == 74 && named, || format!("{what}: {args:?} ends with {code}: {log}"));
     }

@@ -97,6 +97,17 @@ fn unlink_lock(site: &Site) {
     std::fs::remove_file(site.state().join("leader.lock")).unwrap();
 }
 
+/// What a process that has ended said. The thread that collects it may be a moment behind.
+fn last_words(daemon: &Daemon) -> String {
+    for _ in 0..500 {
+        if !daemon.log().is_empty() {
+            break;
+        }
+        pause(10);
+    }
+    daemon.log().join("\n")
+}
+
 /// Shows that a site works, by one intent.
 fn works(site: &Site, name: &str, replicas: u64) {
     site.drop_file(name, &scaling("probe", replicas));
