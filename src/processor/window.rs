@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::limits::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
+use crate::limits::IN_FLIGHT_BYTES_MAX;
 
 /// Counts intents and bytes in flight. One thread admits; any thread lets go.
 #[derive(Debug)]
@@ -38,11 +38,12 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Takes a share for a document of `bytes`, if there is room for it.
-    pub fn admit(&self, bytes: usize) -> Option<Token> {
+    /// Takes a share for a document of `bytes`, if fewer than `intents_max` are in flight and there
+    /// is room for it.
+    pub fn admit(&self, bytes: usize, intents_max: usize) -> Option<Token> {
         let intents = self.held.intents.load(Ordering::Acquire);
         let held = self.held.bytes.load(Ordering::Acquire);
-        if intents >= IN_FLIGHT_MAX || (held + bytes > IN_FLIGHT_BYTES_MAX && held > 0) {
+        if intents >= intents_max || (held + bytes > IN_FLIGHT_BYTES_MAX && held > 0) {
             return None;
         }
         Some(self.force(bytes))
@@ -72,20 +73,26 @@ impl Drop for Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::IN_FLIGHT_MAX;
 
     #[test]
     fn the_window_closes_at_its_bounds_and_opens_when_tokens_go() {
         let window = Window::default();
-        let tokens: Vec<_> = std::iter::from_fn(|| window.admit(1)).collect();
+        let tokens: Vec<_> = std::iter::from_fn(|| window.admit(1, IN_FLIGHT_MAX)).collect();
         assert_eq!(tokens.len(), IN_FLIGHT_MAX);
         assert!(window.freed().try_recv().is_err());
         drop(tokens);
         assert!(window.freed().try_recv().is_ok());
-        assert_eq!(std::iter::from_fn(|| window.admit(1)).collect::<Vec<_>>().len(), IN_FLIGHT_MAX);
+        assert_eq!(
+            std::iter::from_fn(|| window.admit(1, IN_FLIGHT_MAX)).collect::<Vec<_>>().len(),
+            IN_FLIGHT_MAX
+        );
 
-        let large = window.admit(IN_FLIGHT_BYTES_MAX * 2).expect("a lone document always fits");
-        assert!(window.admit(1).is_none());
+        let large = window
+            .admit(IN_FLIGHT_BYTES_MAX * 2, IN_FLIGHT_MAX)
+            .expect("a lone document always fits");
+        assert!(window.admit(1, IN_FLIGHT_MAX).is_none());
         drop(large);
-        assert!(window.admit(1).is_some());
+        assert!(window.admit(1, IN_FLIGHT_MAX).is_some());
     }
 }

@@ -1,8 +1,8 @@
 //! The exclusive hold on a directory under which a sink asks the fence and acts: a new leader takes it
 //! before it raises the epoch. Waiting is done in the kernel and for a bounded time.
 
-use std::fs::File;
-use std::io;
+use std::fs::{File, TryLockError};
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
@@ -38,8 +38,11 @@ impl Lock {
             let own = File::from(own);
             match own.try_lock() {
                 Ok(()) => return Ok(Some(own)),
-                Err(std::fs::TryLockError::Error(error)) => return Err(error),
-                Err(std::fs::TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {
+                    continue;
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) => {}
             }
             let waiting = match self.waiting.take() {
                 Some(waiting) => waiting,

@@ -17,6 +17,7 @@ use crate::intake::{Rules, Taken};
 use crate::limits::{LOOK_MAX, WAITING_MAX};
 use crate::model::{Code, FileName, Mode, Sighting};
 use crate::pipeline::heartbeat::Beat;
+use crate::pipeline::take::line::Line;
 use crate::pipeline::take::{Held, Stage};
 use crate::pipeline::{Error, Event};
 use crate::settle::{Decision, Settle};
@@ -60,8 +61,7 @@ struct Taker<'a> {
     /// It has been said that there are no events, and not yet that there are again.
     without_events: bool,
     settle: Settle,
-    /// In the order of arrival.
-    candidates: VecDeque<Sighting>,
+    candidates: Line,
     /// The inbox has been listed.
     looked: bool,
     /// The last look found more than it could hold.
@@ -96,7 +96,7 @@ pub fn run(
         watch: None,
         without_events: false,
         settle: Settle::new(stage.settle_quiet),
-        candidates: VecDeque::new(),
+        candidates: Line::default(),
         looked: false,
         more: false,
         timers: BinaryHeap::new(),
@@ -238,7 +238,8 @@ impl Taker<'_> {
         match inbox.look(|name| rules.names.takes(name), LOOK_MAX) {
             Ok(look) => {
                 self.looked = true;
-                self.candidates = look.sightings.into();
+                self.candidates.clear();
+                self.candidates.extend(look.sightings, now);
                 self.more = look.more;
                 let names = self.candidates.iter().map(|sighting| &sighting.name);
                 let there: HashSet<&FileName> = names.collect();
@@ -300,7 +301,7 @@ impl Taker<'_> {
             self.look_again(name, Instant::now() + RETRY);
         }
         sort_by_arrival(&mut sightings);
-        self.candidates.extend(sightings);
+        self.candidates.extend(sightings, Instant::now());
         // A backlog that grows by hints faster than it is taken is held on disk instead.
         if self.candidates.len() > LOOK_MAX {
             self.candidates.truncate(LOOK_MAX);
@@ -315,16 +316,17 @@ impl Taker<'_> {
         let mut room = Room::default();
         let mut group = Vec::new();
         self.crowded = false;
-        while let Some(sighting) = self.candidates.front() {
+        while let Some(sighting) = self.candidates.peek() {
             let bytes = sighting.print.len.min(rules.size_bytes_max) as usize;
             if !room.takes(bytes) {
                 break;
             }
-            let Some(token) = self.stage.window.admit(bytes) else {
+            let Some(token) = self.stage.window.admit(bytes, self.candidates.in_flight_max())
+            else {
                 self.crowded = true;
                 break;
             };
-            let Some(sighting) = self.candidates.pop_front() else { break };
+            let Some(sighting) = self.candidates.pop() else { break };
             if let Some(taken) = self.consider(sighting, &rules, now) {
                 group.push((taken, token));
             }

@@ -1,6 +1,7 @@
 //! The thread that takes documents in: from the inbox, or from the operands of `batch`.
 
 mod inbox;
+mod line;
 mod operand;
 
 use std::collections::{HashSet, VecDeque};

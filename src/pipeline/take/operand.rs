@@ -10,6 +10,7 @@ use crossbeam_channel::{after, at, select};
 
 use crate::batch::Room;
 use crate::intake;
+use crate::limits::IN_FLIGHT_MAX;
 use crate::model::{Code, FileName, Mode, Rejection};
 use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::take::{Held, Stage};
@@ -98,7 +99,7 @@ fn submit_some(stage: &Stage, operands: &mut impl Iterator<Item = Operand>) -> b
     let mut documents = Vec::new();
     let mut tokens = Vec::new();
     while room.takes(0) {
-        let Some(token) = stage.window.admit(most) else { break };
+        let Some(token) = stage.window.admit(most, IN_FLIGHT_MAX) else { break };
         let Some(operand) = operands.next() else { break };
         let read = operand.read(rules.size_bytes_max);
         drop(token);

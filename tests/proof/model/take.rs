@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use intentd::batch::Room;
 use intentd::intake::{Admitted, Judged};
-use intentd::limits::{GROUP_MAX, IN_FLIGHT_BYTES_MAX};
+use intentd::limits::{GROUP_MAX, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
 use intentd::model::{Code, FileKind, FileName, Fingerprint, Mode, Rejection, Sighting, derived};
 use intentd::processor::{Submission, Token};
 use intentd::settle::{Decision, Peek, Settle, Writers};
@@ -214,7 +214,7 @@ fn consider(leader: &mut Leader, world: &mut World, mut room: Room, group: Vec<T
     if !room.takes(bytes) {
         return end(leader, group);
     }
-    let Some(token) = leader.window.admit(bytes) else {
+    let Some(token) = leader.window.admit(bytes, IN_FLIGHT_MAX) else {
         leader.take.crowded = true;
         return end(leader, group);
     };
