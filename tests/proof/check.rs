@@ -265,12 +265,13 @@ fn archive(site: &Site, records: &[Record], log: &Log, found: &mut Vec<String>) 
         }
     }
     let status = site.spool().join("status");
+    let shown_in = site.names("status");
     let mut expected = Vec::new();
     for record in records {
         // A derived name that is too long is cut: found by its end.
         let end = format!(".{}.json", record.seq());
-        let name = site.names("status").into_iter().find(|name| name.ends_with(&end));
-        let text = name.as_ref().and_then(|name| std::fs::read(status.join(name)).ok());
+        let name = shown_in.iter().find(|name| name.ends_with(&end));
+        let text = name.and_then(|name| std::fs::read(status.join(name)).ok());
         let shown: Option<Value> = text.and_then(|text| serde_json::from_slice(&text).ok());
         let Some(shown) = shown else {
             found.push(format!("seq {} has no whole status file", record.seq()));
