@@ -3,8 +3,9 @@
 //! `serde_json` decides what JSON is. The visitor here adds, at no second pass: no key twice (however
 //! it is escaped), nesting of at most [`DEPTH_MAX`], no hidden characters in keys and strings.
 //!
-//! Invariant: the visitor and [`crate::schema::locate::first_fault`] name the same first fault; a
-//! property test holds them to it. Not here: where a fault stands (`locate`).
+//! Invariant: the visitor and [`crate::schema::locate::first_fault`] stop at the same first fault; a
+//! property test and a fuzz target hold them to it. What it is called is `first_fault`'s word, which
+//! is finer. Not here: where a fault stands (`locate`).
 
 use std::cell::Cell;
 use std::fmt;

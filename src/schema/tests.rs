@@ -78,6 +78,8 @@ fn faults_of_the_text_stand_where_they_are() {
     check("{\"a\": \"b\nc\"}", &["NOT_JSON - 1:9"]);
     check("{\"a\": \"\\q\"}", &["NOT_JSON - 1:9"]);
     check("{\"a\": \"é\\ud800\"}", &["NOT_JSON - 1:9"]);
+    // To `serde_json` an escape that is too short and close to the end is the end.
+    check("[\"\\u1\"]", &["NOT_JSON - 1:6"]);
     check(b"{\n\"a\": \"\xc3\xa9\xff\"}", &["NOT_UTF8 - 2:8"]);
     check(b"\xff\xfe{\0}\0", &["NOT_UTF8 - 1:1"]);
     check(r#"{"a":1,"b":{},"a":2}"#, &["DUPLICATE_KEY /a 1:15"]);
