@@ -3,6 +3,7 @@
 //! The trait carries quick local sinks and slow, remote, resumable ones alike. A sink is owned by
 //! one thread; sinks know nothing of each other, of the ledger or of the inbox.
 
+mod child;
 pub mod exec;
 pub mod package;
 pub mod stdout;
