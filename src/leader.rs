@@ -7,11 +7,18 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crossbeam_channel::bounded;
+use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::fault;
 use crate::model::Timestamp;
+
+/// How long the lock of a dead holder is waited for. A child that was forked and has not come to its
+/// exec still has the lock, and is about to let go of it: long for that, short for a person.
+const DYING: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -40,6 +47,13 @@ impl Holder {
     pub fn shown(holder: Option<&Holder>) -> String {
         holder.map_or_else(|| "another instance".to_owned(), ToString::to_string)
     }
+
+    /// Whether it ran on this host and is dead.
+    fn is_gone(&self) -> bool {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        self.host == host()
+            && pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+    }
 }
 
 impl std::fmt::Display for Holder {
@@ -66,7 +80,7 @@ pub enum Attempt {
 }
 
 impl Lock {
-    /// Tries to take the lock and does not wait.
+    /// Tries to take the lock and does not wait, unless its holder has just died.
     ///
     /// # Errors
     ///
@@ -79,7 +93,15 @@ impl Lock {
                     return Lock::held(file, path, since).map(Attempt::Held);
                 }
                 Ok(()) => {} // Replaced between open and lock: take the one that is there now.
-                Err(TryLockError::WouldBlock) => return Ok(Attempt::Busy(holder(file))),
+                Err(TryLockError::WouldBlock) => {
+                    let holder = holder(file);
+                    if holder.as_ref().is_some_and(Holder::is_gone)
+                        && let Some(file) = Lock::wait_for(path, DYING)?
+                    {
+                        return Lock::held(file, path, since).map(Attempt::Held);
+                    }
+                    return Ok(Attempt::Busy(holder));
+                }
                 Err(TryLockError::Error(source)) => {
                     return Err(Error::Lock { path: path.to_owned(), source });
                 }
@@ -101,6 +123,17 @@ impl Lock {
                 return Ok(file);
             }
         }
+    }
+
+    /// Like [`Lock::wait`] for a limited time. A lock that comes too late is let go at once.
+    fn wait_for(path: &Path, time: Duration) -> Result<Option<File>, Error> {
+        let (sender, receiver) = bounded(0);
+        let waited = path.to_owned();
+        std::thread::Builder::new()
+            .name("lock".to_owned())
+            .spawn(move || sender.send(Lock::wait(&waited)))
+            .map_err(|source| Error::Lock { path: path.to_owned(), source })?;
+        receiver.recv_timeout(time).ok().transpose()
     }
 
     /// Makes the lock of a file that [`Lock::wait`] returned.
@@ -125,8 +158,7 @@ impl Lock {
     }
 
     fn held(mut file: File, path: &Path, since: Timestamp) -> Result<Lock, Error> {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let holder = Holder { pid: std::process::id(), host, since: since.to_string() };
+        let holder = Holder { pid: std::process::id(), host: host(), since: since.to_string() };
         let text = serde_json::to_string(&holder).expect("strings and numbers always serialise");
         let mut name = || {
             file.set_len(0)?;
@@ -169,6 +201,10 @@ fn leads_to(path: &Path, file: &File) -> Result<bool, Error> {
     }
 }
 
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 fn holder(mut file: File) -> Option<Holder> {
     let mut text = String::new();
     Read::by_ref(&mut file).take(4096).read_to_string(&mut text).ok()?;
@@ -198,6 +234,26 @@ mod tests {
         assert!(lock.check().is_ok());
         drop(lock);
         assert!(matches!(attempt(&path), Attempt::Held(_)));
+    }
+
+    #[test]
+    fn what_a_dying_child_of_a_dead_holder_still_holds_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("leader.lock");
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        let holder = Holder { pid: dead.id(), host: host(), since: NOW.to_string() };
+        std::fs::write(&path, serde_json::to_string(&holder).unwrap()).unwrap();
+        let child = File::open(&path).unwrap();
+        child.lock().unwrap();
+        let (attempted, seen) = bounded(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| attempted.send(attempt(&path)));
+            let early = seen.recv_timeout(Duration::from_millis(50));
+            drop(child);
+            assert!(early.is_err(), "the attempt waits: {early:?}");
+            assert!(matches!(seen.recv(), Ok(Attempt::Held(_))));
+        });
     }
 
     #[test]

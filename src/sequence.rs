@@ -5,7 +5,8 @@
 //! next few thousand intents can ever get in front of one, so nothing starves. A newer scaling
 //! intent takes the place of the older ones of its target that have not started.
 //!
-//! Invariant: at most one intent of a target is out at a time.
+//! Invariants: at most one intent of a target is out at a time; none is while the end of one that it
+//! superseded is not durable, since a restart would deliver that one after it.
 //! Not here: sinks, retries, the ledger; superseded seqs are handed back for it.
 
 use std::collections::hash_map::Entry;
@@ -42,10 +43,13 @@ struct Target {
     /// The key under which it stands in `ready`.
     ready: Option<(i64, Seq)>,
     out: bool,
+    /// Superseded intents whose end is not durable yet.
+    ending: usize,
 }
 
 impl Sequence {
-    /// Adds an intent and returns the seqs that it supersedes. Seqs of one target must rise.
+    /// Adds an intent and returns the seqs that it supersedes: it waits until each of them has
+    /// [`ended`](Sequence::ended). Seqs of one target must rise.
     pub fn push(&mut self, waiting: Waiting) -> Vec<Seq> {
         let target = self.targets.entry(waiting.key.clone()).or_default();
         let mut rank = waiting.seq.0 as i64 - i64::from(waiting.priority) * OVERTAKES;
@@ -61,6 +65,7 @@ impl Sequence {
             });
         }
         target.queue.push_back((rank, waiting));
+        target.ending += superseded.len();
         target.line_up(&mut self.ready);
         superseded
     }
@@ -95,6 +100,13 @@ impl Sequence {
         }
     }
 
+    /// Says that the end of one superseded intent of the target is durable.
+    pub fn ended(&mut self, key: &TargetKey) {
+        let target = self.targets.get_mut(key).expect("what superseded it waits for this");
+        target.ending -= 1;
+        target.line_up(&mut self.ready);
+    }
+
     /// Whether nothing could be taken now.
     pub fn is_idle(&self) -> bool {
         self.ready.is_empty()
@@ -109,7 +121,8 @@ impl Target {
             ready.remove(&old);
         }
         let best = self.queue.iter().map(|(rank, _)| *rank).min();
-        if let (false, Some(rank), Some((_, head))) = (self.out, best, self.queue.front()) {
+        let held = self.out || self.ending > 0;
+        if let (false, Some(rank), Some((_, head))) = (held, best, self.queue.front()) {
             ready.insert((rank, head.seq), head.key.clone());
             self.ready = Some((rank, head.seq));
         }
@@ -162,8 +175,24 @@ mod tests {
         let resumed = Waiting { started: true, ..scaling(5, "web") };
         assert_eq!(seqs(&sequence.push(resumed)), [4]);
         assert_eq!(seqs(&sequence.push(scaling(6, "web"))), NOTHING, "5 may have had an effect");
+        for _ in [2, 4] {
+            sequence.ended(&scaling(0, "web").key);
+        }
         sequence.release(&scaling(0, "web").key);
         assert_eq!(seqs(&sequence.take(Room::default())), [5, 3], "5 keeps the place of 2");
+    }
+
+    #[test]
+    fn a_superseding_intent_waits_until_the_ends_of_the_superseded_are_durable() {
+        let mut sequence = Sequence::default();
+        for seq in 1..=3 {
+            sequence.push(scaling(seq, "web"));
+        }
+        assert!(sequence.is_idle(), "a restart now would deliver 1 and 2");
+        sequence.ended(&scaling(0, "web").key);
+        assert_eq!(seqs(&sequence.take(Room::default())), NOTHING, "one of two has ended");
+        sequence.ended(&scaling(0, "web").key);
+        assert_eq!(seqs(&sequence.take(Room::default())), [3]);
     }
 
     #[test]
@@ -195,6 +224,7 @@ mod tests {
             sequence.push(scaling(seq, &format!("t{seq}")));
         }
         sequence.push(scaling(10, "busy"));
+        sequence.ended(&scaling(1, "busy").key);
         assert_eq!(sequence.take(Room::new(1, 9)), [Seq(10)]);
     }
 
@@ -219,8 +249,11 @@ mod tests {
                 let kind = if target % 2 == 0 { IntentType::Scaling } else { IntentType::Deployment };
                 let next = waiting(index as u64 + 1, kind, &target.to_string(), *priority);
                 keys.insert(next.seq, next.key.clone());
+                let key = next.key.clone();
                 for seq in sequence.push(next) {
                     prop_assert!(ends.insert(seq, "superseded").is_none());
+                    prop_assert!(sequence.ready.values().all(|ready| *ready != key));
+                    sequence.ended(&key);
                 }
                 if *take {
                     drain(&mut sequence, &keys, &mut ends);

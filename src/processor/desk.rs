@@ -2,7 +2,7 @@
 //!
 //! Invariants: one intent of a target is out at a time, at all sinks together; an intent that was
 //! handed to any sink is never superseded; an intent ends once, when every sink has a final answer;
-//! its target stays busy until that end is committed.
+//! its target stays busy until that end is committed, also when it was superseded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,8 +42,8 @@ pub struct Desk {
     lanes: Vec<Lane>,
     ended: Vec<End>,
     progress: Vec<Progress>,
-    /// Ended and handed out, not yet committed; the key is there if its target is busy with it.
-    ending: HashMap<Seq, Option<TargetKey>>,
+    /// Ended and handed out, not yet committed: the target waits for it.
+    ending: HashMap<Seq, Ending>,
 }
 
 #[derive(Debug)]
@@ -60,6 +60,15 @@ enum State {
     Underway { attempts: u32, spent: Duration, since: Instant, step: Option<String> },
     /// Confirmed, or given up if the receipt carries a code.
     Final(Receipt),
+}
+
+/// How an intent whose end is not durable yet keeps its target waiting.
+#[derive(Debug)]
+enum Ending {
+    /// It was out.
+    Out(TargetKey),
+    /// It never was: the one that superseded it waits.
+    Superseded(TargetKey),
 }
 
 #[derive(Debug)]
@@ -100,7 +109,7 @@ impl Desk {
         self.waiting.insert(seq, item);
         for older in superseded {
             let item = self.waiting.remove(&older).expect("what waits is at the desk");
-            self.ending.insert(older, None);
+            self.ending.insert(older, Ending::Superseded(item.intent.key()));
             self.ended.push(End {
                 item,
                 package: None,
@@ -185,8 +194,10 @@ impl Desk {
     /// The ends of these intents are durable: their targets are free.
     pub fn committed(&mut self, seqs: &[Seq]) {
         for seq in seqs {
-            if let Some(Some(key)) = self.ending.remove(seq) {
-                self.sequence.release(&key);
+            match self.ending.remove(seq) {
+                Some(Ending::Out(key)) => self.sequence.release(&key),
+                Some(Ending::Superseded(key)) => self.sequence.ended(&key),
+                None => {}
             }
         }
     }
@@ -226,7 +237,7 @@ impl Desk {
                 self.end_if_final(seq);
             }
             Err(Rejection { code, message, .. }) => {
-                self.ending.insert(seq, Some(item.intent.key()));
+                self.ending.insert(seq, Ending::Out(item.intent.key()));
                 self.ended.push(End {
                     item,
                     package: None,
@@ -339,7 +350,7 @@ impl Desk {
         // Nothing of a delivery that has ended is worth keeping: the end says it all.
         self.progress.retain(|progress| progress.seq != seq);
         let (outcome, code, message) = sum_up(&receipts);
-        self.ending.insert(seq, Some(item.intent.key()));
+        self.ending.insert(seq, Ending::Out(item.intent.key()));
         self.ended.push(End {
             item,
             package: Some(package),

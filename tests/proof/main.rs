@@ -8,6 +8,7 @@
 
 mod base;
 mod check;
+mod crash;
 mod mutants;
 mod points;
 mod report;
@@ -49,6 +50,8 @@ type Harness = (&'static str, fn() -> Vec<Row>);
 const HARNESSES: &[Harness] = &[
     ("base", base::rows),
     ("points", points::rows),
+    ("kill", crash::kills),
+    ("cut", crash::cuts),
     ("mutants", mutants::rows),
     ("soak", soak::rows),
 ];

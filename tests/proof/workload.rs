@@ -87,9 +87,11 @@ impl Work {
 }
 
 fn config(records: &Path) -> String {
-    // One write a line: the command dies with the daemon that called it.
-    let script = "printf '%s\\n' \"$(cat \"$1\")\" >> \"$0/effects\"; \
-                  test -e \"$0/failed-once\" || { : > \"$0/failed-once\"; exit 1; }";
+    // One write an effect and no process below the shell, so that whoever dies leaves it whole or
+    // not at all; what cannot be read has no effect.
+    let script = "IFS= read -r intent <\"$1\"; test -n \"$intent\" || exit 1; \
+                  printf '%s\\n' \"$intent\" >>\"$0/effects\"; \
+                  test -e \"$0/failed-once\" || { : >\"$0/failed-once\"; exit 1; }";
     let command = json!(["sh", "-c", script, records, "{intent}"]);
     format!(
         "sink = [\"package\", \"emit\"]\n[retry]\nfirst = \"1ms\"\nmax = \"2ms\"\n\

@@ -1,0 +1,147 @@
+//! The rows of both harnesses: how many states of which kind.
+
+use super::calls;
+use super::disk::Kind::{Ext4, Xfs};
+use super::ground::Layout::{self, Memory, One, Three};
+use super::point::Fault::{self, Cut, CutFlushed, Kill};
+use super::sweep::Sweep;
+use super::trace::Omission;
+use crate::report::{Options, Row, Tally};
+
+pub fn kills() -> Vec<Row> {
+    vec![
+        Row { id: "A1", what: "killed before and after each call", run: killed },
+        Row {
+            id: "A6",
+            what: "killed, and again during the recovery",
+            run: |options| chains("kill", "A6", Memory, &[Kill], 2, options),
+        },
+        Row {
+            id: "A7",
+            what: "killed five times in a row",
+            run: |options| chains("kill", "A7", Memory, &[Kill], 5, options),
+        },
+    ]
+}
+
+pub fn cuts() -> Vec<Row> {
+    vec![
+        Row {
+            id: "A2",
+            what: "one ext4, nothing flushed",
+            run: |options| cut("A2", One(Ext4), Cut, options),
+        },
+        Row {
+            id: "A3",
+            what: "one ext4, journal flushed",
+            run: |options| cut("A3", One(Ext4), CutFlushed, options),
+        },
+        Row {
+            id: "A4.2",
+            what: "three ext4, nothing flushed",
+            run: |options| cut("A4.2", Three(Ext4), Cut, options),
+        },
+        Row {
+            id: "A4.1",
+            what: "three ext4, journals flushed",
+            run: |options| cut("A4.1", Three(Ext4), CutFlushed, options),
+        },
+        Row {
+            id: "A5.2",
+            what: "one XFS, nothing flushed",
+            run: |options| cut("A5.2", One(Xfs), Cut, options),
+        },
+        Row {
+            id: "A5.1",
+            what: "one XFS, journal flushed",
+            run: |options| cut("A5.1", One(Xfs), CutFlushed, options),
+        },
+        Row {
+            id: "A5.3",
+            what: "three XFS, nothing flushed",
+            run: |options| cut("A5.3", Three(Xfs), Cut, options),
+        },
+        Row {
+            id: "A6.1",
+            what: "crashed, and again during the recovery, one ext4",
+            run: |options| chains("cut", "A6.1", One(Ext4), &[Cut, CutFlushed, Kill], 2, options),
+        },
+        Row {
+            id: "A6.3",
+            what: "crashed, and again during the recovery, three ext4",
+            run: |options| chains("cut", "A6.3", Three(Ext4), &[Cut, CutFlushed, Kill], 2, options),
+        },
+        Row {
+            id: "A7.3",
+            what: "five crashes in a row, three ext4",
+            run: |options| chains("cut", "A7.3", Three(Ext4), &[Cut, CutFlushed, Kill], 5, options),
+        },
+        Row { id: "seen", what: "a sync that is left out is seen", run: seen },
+    ]
+}
+
+fn killed(options: &Options) -> Tally {
+    let rounds = if options.full { 25 } else { 1 };
+    Sweep::of("kill", "A1", Memory).every(options, Kill, rounds)
+}
+
+fn cut(row: &'static str, layout: Layout, fault: Fault, options: &Options) -> Tally {
+    let sweep = Sweep::of("cut", row, layout);
+    match (options.full, layout) {
+        (true, One(Xfs) | Three(Xfs)) => sweep.every(options, fault, 1),
+        (true, _) => sweep.every(options, fault, 4),
+        (false, One(Xfs) | Three(Xfs)) => sweep.sample(options, fault, 20),
+        (false, _) => sweep.sample(options, fault, 60),
+    }
+}
+
+fn chains(
+    harness: &'static str,
+    row: &'static str,
+    layout: Layout,
+    faults: &[Fault],
+    length: usize,
+    options: &Options,
+) -> Tally {
+    let count = match (options.full, length) {
+        (true, 2) => 2000,
+        (true, _) => 500,
+        (false, 2) => 50,
+        (false, _) => 10,
+    };
+    Sweep::of(harness, row, layout).chains(options, faults, length, count)
+}
+
+/// Syncs that the protocol cannot do without, and where their absence shows.
+const OMISSIONS: &[(Omission, Layout, Fault)] = &[
+    (Omission { call: "fsync", file: "/spool/work" }, Three(Ext4), Cut),
+    (Omission { call: "syncfs", file: "/packages" }, Three(Ext4), Cut),
+    (Omission { call: "fsync", file: "/packages" }, Three(Ext4), Cut),
+    (Omission { call: "fsync", file: "/state/ledger.db-wal" }, One(Ext4), Cut),
+];
+
+fn seen(options: &Options) -> Tally {
+    if !calls::CAN_OMIT {
+        return Tally::skipped("calls are passed over on x86_64 only");
+    }
+    let mut tally = Tally::default();
+    for (omission, layout, fault) in OMISSIONS {
+        let sweep = Sweep {
+            omission: Some(*omission),
+            stop_at_first: true,
+            ..Sweep::of("cut", "seen", *layout)
+        };
+        let part = sweep.sample(options, *fault, 200);
+        if part.skipped.is_some() {
+            return part;
+        }
+        tally.fired += part.fired;
+        tally.acked += part.acked;
+        let Omission { call, file } = omission;
+        match part.violations.first() {
+            Some(first) => tally.notes.push(format!("no {call} of {file}: {first}")),
+            None => tally.violation(format!("not seen: no {call} of {file}; {:?}", part.notes)),
+        }
+    }
+    tally
+}
