@@ -9,7 +9,7 @@ use crate::ledger::{self, Reader, Writer};
 use crate::model::{Layout, Timestamp};
 use crate::pipeline::Error;
 use crate::processor::recovery::{self, Left};
-use crate::sink::{Fatal, Fence, Sink};
+use crate::sink::{Fatal, Fence, Sink, Term};
 use crate::spool::{Marker, Spool};
 use crate::{leader, spool};
 
@@ -40,6 +40,7 @@ pub struct Leadership {
 #[derive(Debug)]
 pub struct Lead {
     pub epoch: u64,
+    ledger_id: String,
     lock: leader::Lock,
     /// The epoch that stands in the ledger is read through a connection of its own.
     reader: Mutex<Reader>,
@@ -87,7 +88,8 @@ impl Claimant {
         let claimed = spool.claimed_names().map_err(Error::Spool)?;
         let left = recovery::sort(open, claimed);
         let reader = Mutex::new(Reader::open(&self.ledger_path()).map_err(Error::Ledger)?);
-        let lead = Arc::new(Lead { epoch, lock, reader });
+        let ledger_id = writer.id().to_owned();
+        let lead = Arc::new(Lead { epoch, ledger_id, lock, reader });
         Ok(Leadership { lead, writer, left, spool, sinks: self.sinks })
     }
 
@@ -165,5 +167,9 @@ impl Fence for Lead {
             }
             Err(Fatal::Fenced { ours: self.epoch, current })
         })
+    }
+
+    fn term(&self) -> Term<'_> {
+        Term { ledger: &self.ledger_id, epoch: self.epoch }
     }
 }

@@ -5,6 +5,7 @@
 
 mod child;
 pub mod exec;
+pub mod git;
 pub mod package;
 pub mod stdout;
 
@@ -103,6 +104,19 @@ pub trait Fence {
     ///
     /// [`Fatal::Fenced`] once another leader has raised the epoch.
     fn check(&self) -> Result<(), Fatal>;
+
+    /// In whose name and under which epoch this process leads.
+    fn term(&self) -> Term<'_> {
+        Term::default()
+    }
+}
+
+/// What effects are signed with where the target has a place for it. The default stands for no
+/// ledger at all, as in tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Term<'a> {
+    pub ledger: &'a str,
+    pub epoch: u64,
 }
 
 /// Keeps the step that a delivery has reached.
