@@ -80,7 +80,9 @@ pub fn run(common: &Common, loaded: &Loaded, operands: &[PathBuf]) -> Result<Exi
 fn compare(sink: &SinkSettings, package: &Package) -> Result<Comparison, Fault> {
     match &sink.kind {
         SinkKind::Package { dir } => package::compare(dir, package),
-        SinkKind::Stdout { .. } | SinkKind::Exec { .. } | SinkKind::Git(_) => Ok(Comparison::Unknown),
+        SinkKind::Stdout { .. } | SinkKind::Exec { .. } | SinkKind::Git(_) => {
+            Ok(Comparison::Unknown)
+        }
     }
 }
 

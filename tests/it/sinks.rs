@@ -3,6 +3,7 @@
 
 mod double;
 mod exec;
+mod git;
 mod package;
 mod stdout;
 
