@@ -81,8 +81,10 @@ codes! {
         "move it away, then drop the intent again";
     TargetNotFound "TARGET_NOT_FOUND" "the target that the intent names is not there"
         "make it, or mend the intent, then retry";
-    FieldConflict "FIELD_CONFLICT" "something else owns the value"
-        "change it there, or take it away from the owner named in the message";
+    TargetAmbiguous "TARGET_AMBIGUOUS" "two manifests are the one that the intent names"
+        "remove one, or have the sink look in a narrower `path`, then retry";
+    FieldConflict "FIELD_CONFLICT" "something else owns the value, or it cannot be changed alone"
+        "change it there, or take it away from the owner named in the message, then retry";
     UnsupportedIntent "UNSUPPORTED_INTENT" "the sink, as it is set up, cannot carry out such an intent"
         "send it to a site with another sink or mode";
     Forbidden "FORBIDDEN" "the target refuses our credentials, or these may not do it"

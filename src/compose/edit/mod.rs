@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::model::Code;
+
 use tree::{Node, Scalar};
 
 /// Texts by path; paths have `/` and no `.` or `..`.
@@ -56,6 +58,20 @@ pub enum Refusal {
     Form { place: String, what: String },
     #[error("changing `spec.replicas` of {place} would change more than that: {what}")]
     More { place: String, what: String },
+}
+
+impl Refusal {
+    /// The code that it ends in.
+    pub fn code(&self) -> Code {
+        match self {
+            Refusal::NotFound { .. } => Code::TargetNotFound,
+            Refusal::Ambiguous { .. } => Code::TargetAmbiguous,
+            Refusal::Owned { .. }
+            | Refusal::Missing { .. }
+            | Refusal::Form { .. }
+            | Refusal::More { .. } => Code::FieldConflict,
+        }
+    }
 }
 
 fn also(unread: Option<&str>) -> String {

@@ -272,8 +272,11 @@ impl Clone {
         let reason = saying::without(self.token.as_deref(), reason);
         let message =
             format!("the remote `{}` declined the push ({reason}): {said}", self.site.remote);
-        if saying::is_refused(reason.as_str()) || saying::is_refused(stderr) {
-            return Err(Fault { code: Code::Forbidden, message, retry: Retry::Later });
+        // A host may keep some paths from us, a hook may judge what is in the files: it may be one of
+        // the batch that stands in the way of the others.
+        if saying::is_refused(&reason) || saying::is_refused(stderr) {
+            let code = Code::Forbidden;
+            return Ok(Pushed::Declined(Fault { code, message, retry: Retry::Later }));
         }
         if reason.contains("declined") || reason.contains("prohibited") {
             let code = Code::AdmissionDenied;

@@ -105,14 +105,7 @@ impl Existing {
 }
 
 fn refused(refusal: &Refusal, place: &str, branch: &str) -> Fault {
-    let code = match refusal {
-        Refusal::NotFound { .. } => Code::TargetNotFound,
-        Refusal::Ambiguous { .. } | Refusal::Form { .. } | Refusal::More { .. } => {
-            Code::PackageConflict
-        }
-        Refusal::Owned { .. } | Refusal::Missing { .. } => Code::FieldConflict,
-    };
     let place = if place.is_empty() { "." } else { place };
     let message = format!("branch `{branch}`, path `{place}`: {refusal}");
-    Fault { code, message, retry: Retry::Never }
+    Fault { code: refusal.code(), message, retry: Retry::Never }
 }

@@ -105,7 +105,9 @@ impl Sink for Git {
             retry: Retry::Later,
         })?;
         let asked = self.clone.program.run(&["--version"], b"", 1 << 10, due);
-        asked.map_err(|trouble| self.clone.fault("the version cannot be asked for", trouble))?;
+        let version = asked
+            .map_err(|trouble| self.clone.fault("the version cannot be asked for", trouble))?;
+        check_version(&String::from_utf8_lossy(&version))?;
         self.clone.look(due)
     }
 
@@ -283,6 +285,20 @@ impl Git {
     }
 }
 
+/// Older ones know no configuration file for one call.
+const VERSION_MIN: (u32, u32) = (2, 32);
+
+fn check_version(said: &str) -> Result<(), Fault> {
+    let mut numbers = said.trim().trim_start_matches("git version ").split('.');
+    let mut number = || numbers.next()?.parse::<u32>().ok();
+    if number().zip(number()).is_some_and(|version| version >= VERSION_MIN) {
+        return Ok(());
+    }
+    let (major, minor) = VERSION_MIN;
+    let message = format!("`{}` is no git {major}.{minor} or newer", saying::telling(said));
+    Err(Fault { code: Code::SinkUnavailable, message, retry: Retry::Later })
+}
+
 /// Why a round ended without a result.
 enum Stop {
     Fault(Fault),
@@ -325,5 +341,22 @@ fn moving(site: &Site) -> Fault {
             site.branch, site.remote
         ),
         retry: Retry::Later,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_git_and_what_is_no_git_are_told() {
+        for said in ["git version 2.32.0", "git version 2.39.5\n", "git version 3.0.rc1"] {
+            check_version(said).unwrap();
+        }
+        for said in ["git version 2.31.9", "git version 1.99", "hello", "", "git version x.y"] {
+            check_version(said).unwrap_err();
+        }
+        let message = check_version("git version 2.17.1\n").unwrap_err().message;
+        assert_eq!(message, "`git version 2.17.1` is no git 2.32 or newer");
     }
 }

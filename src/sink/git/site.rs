@@ -12,7 +12,9 @@ pub enum Error {
          `file://` or an absolute path)"
     )]
     Remote,
-    #[error("`remote` holds a password, which everybody could see; use `token_file`")]
+    #[error(
+        "`remote` holds a user or password that everybody could see; use `username` and `token_file`"
+    )]
     Password,
     #[error("`token_file` needs an https `remote`: over http everybody could read the token")]
     CleartextToken,
@@ -130,8 +132,10 @@ fn protocol(remote: &str) -> Result<Protocol, Error> {
         };
     };
     let host = rest.split('/').next().unwrap_or_default();
-    let user = host.rsplit_once('@').map_or("", |(user, _)| user);
-    if user.contains(':') {
+    let user = host.rsplit_once('@').map(|(user, _)| user);
+    // Some hosts take a token in the place of the user.
+    let is_secret = |user: &str| scheme.starts_with("http") || user.contains(':');
+    if user.is_some_and(is_secret) {
         return Err(Error::Password);
     }
     if host.starts_with('-') || rest.is_empty() {
@@ -183,7 +187,6 @@ mod tests {
             ("file:///srv/a.git", Protocol::File),
             ("/srv/a.git", Protocol::File),
             ("https://example.org/a.git", Protocol::Https),
-            ("https://user@example.org/a.git", Protocol::Https),
             ("ssh://git@example.org:22/a.git", Protocol::Ssh),
             ("git@example.org:a/b.git", Protocol::Ssh),
             ("http://127.0.0.1:1/a", Protocol::Http),
@@ -209,7 +212,11 @@ mod tests {
         ] {
             assert!(matches!(protocol(remote), Err(Error::Remote)), "{remote}");
         }
-        assert!(matches!(protocol("https://me:secret@example.org/a"), Err(Error::Password)));
+        for remote in
+            ["https://me:secret@x.org/a", "https://token@x.org/a", "ssh://me:secret@x.org/a"]
+        {
+            assert!(matches!(protocol(remote), Err(Error::Password)), "{remote}");
+        }
     }
 
     #[test]

@@ -237,7 +237,7 @@ fn a_batch_is_one_commit_with_trailers_and_what_is_there_already_is_none() {
                     Intent-Id: 12@0192-aa\nIntent-Seq: 12\nIntent-Epoch: 7\n";
     let deeds = "- Scale ran-a/a to 3\n- Scale ran-a/b to 4\n";
     let head = "intentd <intentd@localhost>\nintentd\n";
-    assert_eq!(about.trim(), format!("{head}{deeds}\n{trailers}\n{trailers}").trim());
+    assert_eq!(about.trim(), format!("{head}{deeds}\n{trailers}{trailers}").trim());
     for job in &jobs {
         for file in &job.package.files {
             assert_eq!(bench.text(&format!("{}/{}", job.package.name, file.name)), file.text);
@@ -503,7 +503,7 @@ fn a_token_is_read_by_git_alone_and_appears_nowhere() {
     fs::write(&token, "t0p-s3cret\n").unwrap();
     // Git at its worst: asks as the real one does, and repeats the answers to everybody.
     let fake = format!(
-        "#!/bin/sh\ncase \"$*\" in *init*) mkdir -p repository; echo x > repository/HEAD; exit 0;; esac\n\
+        "#!/bin/sh\ncase \"$*\" in *' init '*) mkdir -p repository; echo x > repository/HEAD; exit 0;; esac\n\
          {{ tr '\\0' ' ' < /proc/$$/cmdline; tr '\\0' '\\n' < /proc/$$/environ; }} >> '{seen}'\n\
          user=$(\"$GIT_ASKPASS\" \"Username for 'https://host.invalid': \")\n\
          password=$(\"$GIT_ASKPASS\" \"Password for 'https://git@host.invalid': \")\n\

@@ -73,7 +73,7 @@ fn one_number_is_changed_and_refusals_are_named() {
         )
     );
     assert_eq!(
-        failed(&answers[2], Code::PackageConflict, Retry::Never),
+        failed(&answers[2], Code::TargetAmbiguous, Retry::Never),
         format!(
             "{at}two manifests of Deployment ran-a/twice are there: clusters/edge/more/twice.yaml and \
              clusters/edge/ran/twice.yaml"
@@ -103,7 +103,7 @@ fn one_number_is_changed_and_refusals_are_named() {
     });
     let message = failed(
         &deliver(&mut all, &[&numbered(7, "nf-sim", 8)])[0],
-        Code::PackageConflict,
+        Code::TargetAmbiguous,
         Retry::Never,
     );
     assert!(message.contains("and elsewhere/nf-sim.yaml"), "{message}");
@@ -129,7 +129,7 @@ fn two_edits_of_one_file_are_both_in_the_commit_and_modes_stay() {
         settings.path = "all.yaml".to_owned();
     });
     let answers = deliver(&mut sink, &[&numbered(1, "a", 5), &numbered(2, "b", 6)]);
-    answers.iter().for_each(|answer| drop(done(answer)));
+    assert_eq!(done(&answers[0]).location, done(&answers[1]).location);
     assert_eq!(bench.subjects(), ["Deliver 2 intents", "Mode", "Begin"]);
     let expected =
         both.replacen("replicas: 1", "replicas: 5", 1).replacen("replicas: 1", "replicas: 6", 1);
