@@ -291,7 +291,7 @@ const GIT_KEYS: &[Key] = &[
     key("kind", Form::Text, "\"Deployment\"", "edit: kind of the manifests"),
     key("author", Form::Text, "\"intentd <intentd@localhost>\"", "author and committer"),
     key("program", Form::Text, "\"git\"", "the git program, by name or path"),
-    key("timeout", time(100, 5 * 60 * SECOND), "\"60s\"", "after this one call of git is killed"),
+    key("timeout", time(100, 5 * 60 * SECOND), "\"1m\"", "after this one call of git is killed"),
     key(
         "token_file",
         Form::Path,

@@ -90,16 +90,32 @@ pub struct Clone {
     is_ready: bool,
     /// It is to be made anew.
     is_damaged: bool,
+    /// It is fetched without its history.
+    is_shallow: bool,
 }
 
 impl Clone {
     pub fn new(program: Program, site: Site, token: Option<PathBuf>, is_signed: bool) -> Self {
         let repository = program.dir().join("repository");
-        Clone { program, site, repository, token, is_signed, is_ready: false, is_damaged: false }
+        Clone {
+            program,
+            site,
+            repository,
+            token,
+            is_signed,
+            is_ready: false,
+            is_damaged: false,
+            is_shallow: false,
+        }
     }
 
     pub fn site(&self) -> &Site {
         &self.site
+    }
+
+    /// Leaves out the history, for who only looks.
+    pub fn only_newest(&mut self) {
+        self.is_shallow = true;
     }
 
     /// Makes the clone where there is none, and removes locks that nobody holds.
@@ -123,18 +139,25 @@ impl Clone {
         remove_locks(&at, LOCK_DEPTH_MAX).map_err(failed)?;
         let path = at.to_string_lossy().into_owned();
         let init = ["init", "--quiet", "--bare", "--template=", "--", &path];
-        let made = self.program.run(&init, b"", SHORT_BYTES_MAX, due);
-        made.map_err(|trouble| self.fault("the clone cannot be made", trouble))?;
-        self.is_ready = true;
-        Ok(())
+        match self.program.run(&init, b"", SHORT_BYTES_MAX, due) {
+            Ok(_) => {
+                self.is_ready = true;
+                Ok(())
+            }
+            Err(trouble) => {
+                self.is_damaged = is_about_content(&trouble);
+                Err(self.fault("the clone cannot be made", trouble))
+            }
+        }
     }
 
     /// Fetches the branch and gives its commit; none where the remote is empty.
     pub fn fetch(&mut self, due: Instant) -> Result<Option<String>, Fault> {
         let refspec = format!("+{}:{BASE}", self.site.reference());
         let remote = self.site.remote.clone();
-        let fetch =
-            ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", &remote, &refspec];
+        let mut fetch = vec!["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"];
+        fetch.extend(self.is_shallow.then_some("--depth=1"));
+        fetch.extend(["--", &remote, &refspec]);
         match self.git(&fetch, b"", SHORT_BYTES_MAX, due) {
             Ok(_) => {}
             Err(Trouble::Failed { stderr, .. }) if stderr.contains("couldn't find remote ref") => {
@@ -311,8 +334,7 @@ impl Clone {
     /// A call that needs nothing but the clone, so that its failure tells of a damaged one.
     fn local(&mut self, arguments: &[&str], input: &[u8], due: Instant) -> Result<Vec<u8>, Fault> {
         self.git(arguments, input, OBJECTS_BYTES_MAX, due).map_err(|trouble| {
-            let no_room = "No space left on device";
-            if matches!(&trouble, Trouble::Failed { stderr, .. } if !stderr.contains(no_room)) {
+            if is_about_content(&trouble) {
                 self.damage();
             }
             self.fault("the clone cannot be used", trouble)
@@ -335,6 +357,12 @@ impl Clone {
     pub fn fault(&self, what: &str, trouble: Trouble) -> Fault {
         saying::fault(what, trouble, self.token.as_deref())
     }
+}
+
+/// Whether a failure tells of what the clone holds, and not of a full disk or of the program.
+fn is_about_content(trouble: &Trouble) -> bool {
+    let no_room = "No space left on device";
+    matches!(trouble, Trouble::Failed { stderr, .. } if !stderr.contains(no_room))
 }
 
 /// What git says of a clone that lacks what it should have.

@@ -13,6 +13,7 @@
 //! Not here: the clone (`clone`), running git (`program`), what a package may replace (`own`).
 
 mod clone;
+mod comparison;
 mod existing;
 mod message;
 mod own;
@@ -36,6 +37,7 @@ use existing::Existing;
 use program::Program;
 use site::Site;
 
+pub use comparison::compare;
 pub use site::Error;
 
 /// Intents in one commit: a message that people still read, and a push that is soon done.
@@ -133,6 +135,7 @@ impl Sink for Git {
                 None => {}
             }
         }
+        // No time was left for these, or the branch never stood still.
         let unasked = || Answer::Failed(moving(self.clone.site()));
         Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(unasked)).collect())
     }
@@ -148,6 +151,9 @@ impl Git {
         answers: &mut [Option<Answer>],
     ) -> Result<Option<(Vec<usize>, Fault)>, Fatal> {
         for _ in 0..ROUNDS_MAX {
+            if Instant::now() >= context.deadline {
+                break;
+            }
             let open: Vec<usize> =
                 group.iter().copied().filter(|at| answers[*at].is_none()).collect();
             if open.is_empty() {
@@ -337,7 +343,7 @@ fn moving(site: &Site) -> Fault {
     Fault {
         code: Code::SinkUnavailable,
         message: format!(
-            "branch `{}` of `{}` moved on each time before our commit arrived",
+            "branch `{}` of `{}` did not take the commit in time: others were faster, or it is slow",
             site.branch, site.remote
         ),
         retry: Retry::Later,

@@ -1,7 +1,8 @@
 //! The mode `edit`, on a repository as a GitOps team has it.
 
 use intentd::model::{Code, IntentType};
-use intentd::sink::Retry;
+use intentd::sink::git::compare;
+use intentd::sink::{Change, Comparison, Retry};
 
 use super::super::{deliver, done, failed};
 use super::{Bench, git, git_is_missing, numbered};
@@ -93,6 +94,24 @@ fn one_number_is_changed_and_refusals_are_named() {
         .collect();
     assert_eq!(lines, ["-    replicas:  3    # was 2", "+    replicas:  7    # was 2"]);
     assert_eq!(bench.text("elsewhere/nf-sim.yaml"), DEPLOYMENT);
+
+    let mut settings = bench.settings();
+    (settings.edits, settings.path) = (true, "clusters/edge".to_owned());
+    let compared = |replicas| {
+        let job = numbered(9, "nf-sim", replicas);
+        compare(&settings, &job.intent, &job.package).unwrap()
+    };
+    assert_eq!(compared(7), Comparison::Same);
+    let text = |count: &str| DEPLOYMENT.replace("replicas:  3 ", &format!("replicas:  {count} "));
+    assert_eq!(
+        compared(50),
+        Comparison::Different(vec![Change {
+            path: "clusters/edge/ran/nf-sim.yaml".to_owned(),
+            before: text("7"),
+            after: text("50"),
+        }])
+    );
+    assert_eq!(bench.subjects().len(), 2, "a comparison changes nothing");
 
     let mut same = numbered(6, "nf-sim", 7);
     same.last = Some(same.package.digest);
