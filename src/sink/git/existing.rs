@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use crate::compose::edit::{self, Files, Refusal, Wish};
 use crate::model::{Code, IntentType};
-use crate::sink::git::clone::{Change, Clone, Entry};
+use crate::sink::git::clone::Clone;
+use crate::sink::git::commits::Change;
+use crate::sink::git::objects::Entry;
 use crate::sink::{Delivery, Fault, Retry};
 
 /// Files that are looked at; more mean that `path` is to be narrower.
@@ -43,7 +45,7 @@ impl Existing {
                 format!("the mode `edit` carries out scaling intents, and no {what} ones");
             return Err(Fault { code: Code::UnsupportedIntent, message, retry: Retry::Never });
         }
-        let place = clone.site().path(delivery.package);
+        let place = clone.site.path(delivery.package);
         if let (Some(base), false) = (base, self.places.contains_key(&place)) {
             let files = self.read(clone, base, &place, due)?;
             self.places.insert(place.clone(), files);
@@ -60,7 +62,7 @@ impl Existing {
                 there.clone_from(text);
             }
         }
-        let branch = clone.site().branch.clone();
+        let branch = clone.site.branch.clone();
         let edited =
             edit::edit(files, &wish).map_err(|refusal| refused(&refusal, &place, &branch))?;
         if files[&edited.path] == edited.text {

@@ -4,7 +4,8 @@
 //! same target; further regular files in it stay. Everything else is never touched.
 
 use crate::compose::{self, INTENT_FILE, KPTFILE, Package};
-use crate::sink::git::clone::{Change, Object};
+use crate::sink::git::commits::Change;
+use crate::sink::git::objects::Object;
 
 /// Further files of a package; more are no package of ours.
 const FURTHER_MAX: usize = 256;

@@ -266,6 +266,19 @@ fn a_batch_is_one_commit_with_trailers_and_what_is_there_already_is_none() {
 }
 
 #[test]
+fn a_fence_that_falls_before_the_push_keeps_the_commit_here() {
+    if git_is_missing() {
+        return;
+    }
+    let bench = Bench::with(&[]);
+    let mut sink = bench.sink();
+    let soon = Instant::now() + PATIENCE;
+    let fenced = deliver_by(&mut sink, &[&job("a", 3)], &Fencing::holds_for(1), soon);
+    assert!(matches!(fenced, Err(Fatal::Fenced { .. })), "{fenced:?}");
+    assert_eq!(bench.subjects(), ["Begin"]);
+}
+
+#[test]
 fn what_is_not_ours_is_never_touched() {
     if git_is_missing() {
         return;
