@@ -6,9 +6,12 @@ mod editing;
 
 use std::cell::Cell;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use intentd::config::GitSettings;
@@ -472,6 +475,50 @@ fn a_missing_or_hanging_program_and_a_remote_that_talks_nonsense_are_told() {
     helper.remote = "ext::sh -c id".to_owned();
     let refused = Git::new("git".to_owned(), &helper, &bench.path("state"));
     assert!(matches!(refused, Err(Error::Remote)));
+}
+
+#[test]
+fn a_web_server_that_is_no_git_server_or_wants_a_password_is_told() {
+    let has_http = git_is_missing()
+        || Path::new(git(Path::new("/"), &["--exec-path"]).trim()).join("git-remote-http").exists();
+    if !has_http {
+        crate::compose::skipped("this git speaks no http");
+        return;
+    }
+    #[track_caller]
+    fn check(answer: &'static str, code: Code, said: &str) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = BufReader::new(stream.try_clone().unwrap());
+                let mut line = String::new();
+                while request.read_line(&mut line).is_ok_and(|count| count > 2) {
+                    line.clear();
+                }
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        let bench = Bench::with(&[]);
+        let mut sink = bench.sink_with(|settings| settings.remote = format!("http://{address}/a"));
+        let message = failed(&deliver(&mut sink, &[&job("a", 3)])[0], code, Retry::Later);
+        assert!(message.contains(said), "{message}");
+    }
+    let length = "Content-Length: 7\r\nConnection: close\r\n\r\nnothing";
+    let answer = |status: &str| -> &'static str { format!("HTTP/1.1 {status}\r\n{length}").leak() };
+    // Taken for a bare web server with an empty repository, as git has it; it takes no push.
+    check(answer("200 OK"), Code::SinkUnavailable, "did not take the push");
+    check(answer("500 Broken"), Code::SinkUnavailable, "returned error: 500");
+    check(answer("403 No"), Code::Forbidden, "returned error: 403");
+    check(
+        answer("302 There\r\nLocation: http://127.0.0.1:1/"),
+        Code::SinkUnavailable,
+        "error: 302",
+    );
+    let basic = "401 Who\r\nWWW-Authenticate: Basic realm=\"x\"";
+    check(answer(basic), Code::Forbidden, "could not read Username");
+    check("\0\u{1}\u{2}", Code::SinkUnavailable, "cannot be fetched");
 }
 
 #[test]
