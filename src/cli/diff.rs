@@ -12,9 +12,9 @@ use crate::cli::exit::Exit;
 use crate::cli::{inputs, output, setup};
 use crate::compose::{Package, compose};
 use crate::config::{Loaded, SinkKind, SinkSettings};
-use crate::model::{Code, FileName};
+use crate::model::{Code, FileName, Intent};
 use crate::schema::render;
-use crate::sink::{Change, Comparison, Fault, package};
+use crate::sink::{Change, Comparison, Fault, git, package};
 
 /// Lines around a change, as `diff -u` has them.
 const CONTEXT_LINES: usize = 3;
@@ -47,11 +47,11 @@ pub fn run(common: &Common, loaded: &Loaded, operands: &[PathBuf]) -> Result<Exi
             Ok(bytes) => rules
                 .schema
                 .judge(bytes, &rules.policy)
-                .and_then(|intent| compose(&intent, &settings.compose)),
+                .and_then(|intent| Ok((compose(&intent, &settings.compose)?, intent))),
             Err(rejection) => Err(rejection.clone()),
         };
-        let package = match composed {
-            Ok(package) => package,
+        let (package, intent) = match composed {
+            Ok(both) => both,
             Err(rejection) => {
                 let text = read.as_deref().unwrap_or_default();
                 let shown = render::snippet(&file.to_string(), text, &rejection, colour);
@@ -61,7 +61,7 @@ pub fn run(common: &Common, loaded: &Loaded, operands: &[PathBuf]) -> Result<Exi
             }
         };
         for sink in &config.sinks {
-            let told = tell(&file, sink, compare(sink, &package), &mut exits);
+            let told = tell(&file, sink, compare(sink, &intent, &package), &mut exits);
             match common.output {
                 None | Some(Format::Table | Format::Wide | Format::Name) => {
                     print(&mut out, &told)?;
@@ -77,9 +77,10 @@ pub fn run(common: &Common, loaded: &Loaded, operands: &[PathBuf]) -> Result<Exi
 }
 
 /// Asks the sink, without a lock and without a trace.
-fn compare(sink: &SinkSettings, package: &Package) -> Result<Comparison, Fault> {
+fn compare(sink: &SinkSettings, intent: &Intent, package: &Package) -> Result<Comparison, Fault> {
     match &sink.kind {
         SinkKind::Package { dir } => package::compare(dir, package),
+        SinkKind::Git(settings) => git::compare(settings, intent, package),
         SinkKind::Stdout { .. } | SinkKind::Exec { .. } => Ok(Comparison::Unknown),
     }
 }

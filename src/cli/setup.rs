@@ -13,6 +13,7 @@ use crate::pipeline::{Claimant, InboxOptions, Leadership, Live, Options, Source,
 use crate::processor::Settings;
 use crate::schema::{NameRule, Schema};
 use crate::sink::exec::Exec;
+use crate::sink::git::Git;
 use crate::sink::package::Package;
 use crate::sink::stdout::Stdout;
 use crate::sink::{self, Sink};
@@ -118,6 +119,10 @@ fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> 
         SinkKind::Exec { command, dir, timeout } => {
             let scratch = config.state_dir.join("exec").join(&settings.name);
             Box::new(Exec::new(name, command, dir, *timeout, &scratch).with_context(opened)?)
+        }
+        SinkKind::Git(git) => {
+            let dir = config.state_dir.join("git").join(&settings.name);
+            Box::new(Git::new(name, git, &dir).map_err(|error| refused(&opened(), error.into()))?)
         }
     })
 }

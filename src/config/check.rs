@@ -7,7 +7,7 @@ use crate::compose;
 use crate::config::layer::{Layers, Origin, SINK_NAME, Settings, is_sink_name, kind_and_keys};
 use crate::config::value::Value;
 use crate::config::{
-    Config, Error, Intake, Overrides, SinkKind, SinkSettings, StdoutFormat, Watch,
+    Config, Error, GitSettings, Intake, Overrides, SinkKind, SinkSettings, StdoutFormat, Watch,
 };
 use crate::model::Layout;
 use crate::retry;
@@ -172,7 +172,40 @@ fn sink_kind(name: &str, settings: &Settings, origin: &Origin) -> Result<SinkKin
                 _ => unreachable!("the timeout has a default"),
             },
         },
+        "git" => SinkKind::Git(Box::new(git_settings(name, settings)?)),
         _ => SinkKind::Package { dir: dir() },
+    })
+}
+
+fn git_settings(name: &str, settings: &Settings) -> Result<GitSettings, Error> {
+    let text = |key: &str| match settings.get(key) {
+        Some((Value::Text(text), _)) if !text.is_empty() => Some(text.clone()),
+        _ => None,
+    };
+    let needed = |key: &'static str| {
+        text(key).ok_or_else(|| Error::SinkNeeds { sink: name.to_owned(), key })
+    };
+    let path = |key: &str| text(key).map(PathBuf::from);
+    Ok(GitSettings {
+        remote: needed("remote")?,
+        branch: needed("branch")?,
+        edits: needed("mode")? == "edit",
+        path: needed("path")?,
+        kind: needed("kind")?,
+        author: needed("author")?,
+        program: needed("program")?,
+        timeout: match settings.get("timeout") {
+            Some((Value::Time(timeout), _)) => *timeout,
+            _ => unreachable!("the timeout has a default"),
+        },
+        token_file: path("token_file"),
+        username: needed("username")?,
+        ca_file: path("ca_file"),
+        ssh_program: needed("ssh_program")?,
+        ssh_key: path("ssh_key"),
+        known_hosts: path("known_hosts"),
+        signing_key: text("signing_key"),
+        signing_format: needed("signing_format")?,
     })
 }
 

@@ -264,6 +264,62 @@ pub const SINK_KEYS: &[(&str, &[Key])] = &[
             ),
         ],
     ),
+    ("git", GIT_KEYS),
+];
+
+/// Keys of `[sinks.NAME]` of the type `git`.
+const GIT_KEYS: &[Key] = &[
+    key(
+        "remote",
+        Form::Text,
+        "",
+        "ssh, https or file address of the repository, without a password",
+    ),
+    key("branch", Form::Text, "\"main\"", "the branch that is fetched, committed to and pushed"),
+    key(
+        "mode",
+        Form::Choice(&["own", "edit"]),
+        "\"own\"",
+        "keep a package of ours a target, or change `spec.replicas` in manifests that are there",
+    ),
+    key(
+        "path",
+        Form::Text,
+        "\"{package}\"",
+        "own: the package's directory; edit: directory or file to look in, `.` for all; may hold `{package}`, `{namespace}`, `{target}`",
+    ),
+    key("kind", Form::Text, "\"Deployment\"", "edit: kind of the manifests"),
+    key("author", Form::Text, "\"intentd <intentd@localhost>\"", "author and committer"),
+    key("program", Form::Text, "\"git\"", "the git program, by name or path"),
+    key("timeout", time(100, 5 * 60 * SECOND), "\"1m\"", "after this one call of git is killed"),
+    key(
+        "token_file",
+        Form::Path,
+        "",
+        "https: file with the token or password, read anew each time",
+    ),
+    key("username", Form::Text, "\"git\"", "https: user name that goes with the token"),
+    key("ca_file", Form::Path, "", "https: certificates to trust instead of the system's"),
+    key("ssh_program", Form::Text, "\"ssh\"", "ssh: the OpenSSH client, by name or path"),
+    key(
+        "ssh_key",
+        Form::Path,
+        "",
+        "ssh: private key; default the ones of the user's own directory",
+    ),
+    key("known_hosts", Form::Path, "", "ssh: keys of hosts; default the user's own"),
+    key(
+        "signing_key",
+        Form::Text,
+        "",
+        "key that commits are signed with, as git's `user.signingKey`",
+    ),
+    key(
+        "signing_format",
+        Form::Choice(&["ssh", "openpgp", "x509"]),
+        "\"ssh\"",
+        "kind of that key, as git's `gpg.format`",
+    ),
 ];
 
 /// The key of that path.

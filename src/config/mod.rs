@@ -126,6 +126,29 @@ pub enum SinkKind {
     Package { dir: PathBuf },
     Stdout { format: StdoutFormat },
     Exec { command: Vec<String>, dir: PathBuf, timeout: Duration },
+    Git(Box<GitSettings>),
+}
+
+/// A sink of the type `git`, as it is written; what the texts have to look like, the sink knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitSettings {
+    pub remote: String,
+    pub branch: String,
+    /// Change manifests that are there, instead of keeping packages of our own.
+    pub edits: bool,
+    pub path: String,
+    pub kind: String,
+    pub author: String,
+    pub program: String,
+    pub timeout: Duration,
+    pub token_file: Option<PathBuf>,
+    pub username: String,
+    pub ca_file: Option<PathBuf>,
+    pub ssh_program: String,
+    pub ssh_key: Option<PathBuf>,
+    pub known_hosts: Option<PathBuf>,
+    pub signing_key: Option<String>,
+    pub signing_format: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -323,7 +323,7 @@ fn sinks_are_made_from_their_tables_with_the_type_that_they_name() {
 
 #[test]
 fn a_sink_of_no_known_type_or_name_or_without_its_command_is_refused() {
-    let types = "there are package, stdout, exec";
+    let types = "there are package, stdout, exec, git";
     refused(
         "sink = [\"gti\"]",
         &format!("intentd.toml:1: sink `gti` is of no known type (`gti`); {types}"),
@@ -333,6 +333,7 @@ fn a_sink_of_no_known_type_or_name_or_without_its_command_is_refused() {
         &format!("intentd.toml:2: sink `a` is of no known type (`b`); {types}"),
     );
     refused("sink = [\"exec\"]", "sink `exec` needs `command`");
+    refused("sink = [\"git\"]", "sink `git` needs `remote`");
     refused("sink = [\"exec\"]\nsinks.exec.command = []", "sink `exec` needs `command`");
     let name = "named with at most 64 letters, digits, `.`, `_` and `-`, and no dot in front";
     refused(

@@ -79,6 +79,20 @@ codes! {
         "set `compose.deployment_image` or `compose.deployment_template`";
     PackageConflict "PACKAGE_CONFLICT" "something that is not ours stands where the package goes"
         "move it away, then drop the intent again";
+    TargetNotFound "TARGET_NOT_FOUND" "the target that the intent names is not there"
+        "make it, or mend the intent, then retry";
+    TargetAmbiguous "TARGET_AMBIGUOUS" "two manifests are the one that the intent names"
+        "remove one, or have the sink look in a narrower `path`, then retry";
+    FieldConflict "FIELD_CONFLICT" "something else owns the value, or it cannot be changed alone"
+        "change it there, or take it away from the owner named in the message, then retry";
+    UnsupportedIntent "UNSUPPORTED_INTENT" "the sink, as it is set up, cannot carry out such an intent"
+        "send it to a site with another sink or mode";
+    Forbidden "FORBIDDEN" "the target refuses our credentials, or these may not do it"
+        "give the credentials the rights that the README names, then retry";
+    AdmissionDenied "ADMISSION_DENIED" "a rule of the target declined the change"
+        "see the rule's words in the message";
+    RepositoryNotReady "REPOSITORY_NOT_READY" "the repository cannot take the change yet"
+        "see the reason in the message";
     CommandFailed "COMMAND_FAILED" "the command of an exec sink failed"
         "see its output in the message";
     SinkUnavailable "SINK_UNAVAILABLE" "a sink could not be reached or written"

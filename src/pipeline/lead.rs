@@ -12,7 +12,7 @@ use crate::ledger::{self, Reader, Writer};
 use crate::model::{Layout, Timestamp};
 use crate::pipeline::Error;
 use crate::processor::recovery::{self, Left};
-use crate::sink::{Fatal, Fence, Sink};
+use crate::sink::{Fatal, Fence, Sink, Term};
 use crate::spool::{Marker, Spool};
 use crate::telemetry::Chain;
 use crate::{leader, spool};
@@ -206,5 +206,9 @@ impl Fence for Lead {
             }
             Err(Fatal::Fenced { ours: self.epoch, current })
         })
+    }
+
+    fn term(&self) -> Term<'_> {
+        Term { ledger: &self.marker.ledger_id, epoch: self.epoch }
     }
 }

@@ -3,7 +3,9 @@
 //! The trait carries quick local sinks and slow, remote, resumable ones alike. A sink is owned by
 //! one thread; sinks know nothing of each other, of the ledger or of the inbox.
 
+mod child;
 pub mod exec;
+pub mod git;
 mod lock;
 pub mod package;
 pub mod stdout;
@@ -103,6 +105,19 @@ pub trait Fence {
     ///
     /// [`Fatal::Fenced`] once another leader has raised the epoch.
     fn check(&self) -> Result<(), Fatal>;
+
+    /// In whose name and under which epoch this process leads.
+    fn term(&self) -> Term<'_> {
+        Term::default()
+    }
+}
+
+/// What effects are signed with where the target has a place for it. The default stands for no
+/// ledger at all, as in tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Term<'a> {
+    pub ledger: &'a str,
+    pub epoch: u64,
 }
 
 /// Keeps the step that a delivery has reached.

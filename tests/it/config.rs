@@ -74,7 +74,7 @@ fn the_examples_are_right_by_the_schema_of_the_configuration() {
         "settle.quiet = \"250\"",
         "sinks.exec.format = \"json\"",
         "sinks.mine.dir = \"/x\"",
-        "sinks.mine.type = \"git\"",
+        "sinks.mine.type = \"gti\"",
         "policy.replicas_max = 101",
     ] {
         assert!(!validator.is_valid(&parsed(wrong)), "{wrong}");

@@ -28,7 +28,7 @@ impl Source {
         Source { path: path.to_owned(), text: text.to_owned(), code, product }
     }
 
-    /// `src/sink/exec/child.rs` belongs to the module `sink`; the crate's roots to none.
+    /// `src/sink/git/mod.rs` belongs to the module `sink`; the crate's roots to none.
     pub fn module(&self) -> Option<&str> {
         let below = self.path.strip_prefix("src/")?;
         match below.split_once('/') {

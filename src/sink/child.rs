@@ -1,10 +1,13 @@
 //! Runs one child to its end: bounded in time and output, and with its whole process group.
 //!
+//! Who calls gives the program, its arguments and its environment; what is common to all children
+//! of sinks is here.
+//!
 //! Invariant: the group is killed before its leader is reaped, since until then no other process
 //! can be given its number.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
@@ -26,12 +29,43 @@ const SAID_CHARS_MAX: usize = 200;
 /// How long a killed process is waited for: one stuck in the kernel would otherwise hold the sink.
 const REAP: Duration = Duration::from_secs(2);
 
+/// What goes into a child besides its arguments, and what is wanted back besides its last line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pipes<'a> {
+    /// Bytes for its standard input, which is closed after them.
+    pub input: &'a [u8],
+    /// Keep the whole of its standard output, and kill it when there is more than this.
+    pub capture_bytes_max: Option<usize>,
+}
+
 /// How a command ended; `said` is its last line, fit to be shown.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ending {
-    Exited { code: i32, said: String },
-    Killed { signal: String, said: String },
-    TimedOut { said: String },
+    Exited {
+        code: i32,
+        said: String,
+    },
+    Killed {
+        signal: String,
+        said: String,
+    },
+    TimedOut {
+        said: String,
+    },
+    /// It wrote more than was to be kept, and was killed.
+    TooLong {
+        said: String,
+    },
+}
+
+/// A child that has ended, with what it wrote.
+#[derive(Debug)]
+pub struct Ended {
+    pub ending: Ending,
+    /// Whole if it was to be captured and the ending is not [`Ending::TooLong`], else its end.
+    pub stdout: Vec<u8>,
+    /// The end of it.
+    pub stderr: Vec<u8>,
 }
 
 /// Runs the command until it ends or is killed at `due`.
@@ -39,61 +73,96 @@ pub enum Ending {
 /// # Errors
 ///
 /// It could not be started, or not be watched.
-pub fn run(mut command: Command, due: Instant) -> io::Result<Ending> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+pub fn run(mut command: Command, due: Instant, pipes: Pipes<'_>) -> io::Result<Ended> {
+    let stdin = if pipes.input.is_empty() { Stdio::null() } else { Stdio::piped() };
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     sys::die_with_parent(&mut command);
-    let mut child = fault::step("exec.spawn", || command.spawn())?;
+    let mut child = fault::step("child.spawn", || command.spawn())?;
     let group = Pid::from_child(&child);
-    let followed = follow(&mut child, group, due);
+    let followed = follow(&mut child, group, due, pipes);
     // The group has no right to outlive its answer, whatever became of its leader.
     let _ = kill_process_group(group, Signal::KILL);
-    let (ended, said, pidfd) = match followed {
+    let followed = match followed {
         Ok(followed) => followed,
         Err(error) => {
             child.wait()?;
             return Err(error);
         }
     };
-    if !ended && !ready(pidfd.as_fd(), Instant::now() + REAP)? {
-        return Ok(Ending::TimedOut { said });
-    }
-    let status = child.wait()?;
-    Ok(match (ended, status.code(), status.signal()) {
-        (false, ..) => Ending::TimedOut { said },
-        (true, Some(code), _) => Ending::Exited { code, said },
-        (true, None, signal) => Ending::Killed { signal: signal_name(signal), said },
-    })
+    let Followed { stop, out, err, pidfd } = followed;
+    let said = said(&out, &err, pipes.capture_bytes_max.is_some());
+    let reaped = stop == Stop::Ended || ready(pidfd.as_fd(), Instant::now() + REAP)?;
+    let status = if reaped { Some(child.wait()?) } else { None };
+    let ending = match (stop, status) {
+        (Stop::Due, _) => Ending::TimedOut { said },
+        (Stop::Surplus, _) => Ending::TooLong { said },
+        (Stop::Ended, status) => match status.and_then(|status| status.code()) {
+            Some(code) => Ending::Exited { code, said },
+            None => {
+                let signal = signal_name(status.and_then(|status| status.signal()));
+                Ending::Killed { signal, said }
+            }
+        },
+    };
+    Ok(Ended { ending, stdout: out.kept.into(), stderr: err.kept.into() })
 }
 
-/// Drains both outputs until the leader has ended (true) or `due` has come (false).
-fn follow(child: &mut Child, group: Pid, due: Instant) -> io::Result<(bool, String, OwnedFd)> {
+/// Why a child is followed no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Ended,
+    Due,
+    /// It wrote more than was to be kept.
+    Surplus,
+}
+
+struct Followed {
+    stop: Stop,
+    out: Output,
+    err: Output,
+    pidfd: OwnedFd,
+}
+
+/// Feeds the child and drains both outputs until one of the reasons to stop.
+fn follow(child: &mut Child, group: Pid, due: Instant, pipes: Pipes<'_>) -> io::Result<Followed> {
     let pidfd = pidfd_open(group, PidfdFlags::empty())?;
-    let mut out = Output::new(child.stdout.take().map(OwnedFd::from))?;
-    let mut err = Output::new(child.stderr.take().map(OwnedFd::from))?;
-    let ended = loop {
+    let mut input = Input::new(child.stdin.take().map(OwnedFd::from), pipes.input)?;
+    let mut out = Output::new(child.stdout.take().map(OwnedFd::from), pipes.capture_bytes_max)?;
+    let mut err = Output::new(child.stderr.take().map(OwnedFd::from), None)?;
+    let stop = loop {
         let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
         let open = [&out, &err].into_iter().filter_map(|output| output.pipe.as_ref());
         fds.extend(open.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        fds.extend(input.pipe.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
         let left = due.saturating_duration_since(Instant::now());
         match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
-            Ok(0) => break false,
+            Ok(0) => break Stop::Due,
             Ok(_) => {}
             Err(Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
         }
         let ended = !fds[0].revents().is_empty();
+        input.feed();
         out.drain();
         err.drain();
+        if out.surplus {
+            break Stop::Surplus;
+        }
         if ended {
-            break true;
+            break Stop::Ended;
         }
         if left.is_zero() {
-            break false;
+            break Stop::Due;
         }
     };
-    // Kept lines of stderr tell more than those of stdout, which may be the product itself.
-    let said = [&err, &out].into_iter().map(Output::said).find(|said| !said.is_empty());
-    Ok((ended, said.unwrap_or_default(), pidfd))
+    Ok(Followed { stop, out, err, pidfd })
+}
+
+/// The last line of stderr, which tells more than stdout; that one may be the product itself.
+fn said(out: &Output, err: &Output, is_captured: bool) -> String {
+    let shown = [Some(err), Some(out).filter(|_| !is_captured)];
+    let mut lines = shown.into_iter().flatten().map(Output::said);
+    lines.find(|said| !said.is_empty()).unwrap_or_default()
 }
 
 fn ready(fd: BorrowedFd<'_>, due: Instant) -> io::Result<bool> {
@@ -108,18 +177,53 @@ fn ready(fd: BorrowedFd<'_>, due: Instant) -> io::Result<bool> {
     }
 }
 
-/// The end of what came out of one pipe.
-struct Output {
+/// What still has to go into the child.
+struct Input<'a> {
     pipe: Option<std::fs::File>,
-    kept: VecDeque<u8>,
+    left: &'a [u8],
 }
 
-impl Output {
-    fn new(pipe: Option<OwnedFd>) -> io::Result<Self> {
+impl<'a> Input<'a> {
+    fn new(pipe: Option<OwnedFd>, left: &'a [u8]) -> io::Result<Self> {
         if let Some(pipe) = &pipe {
             rustix::io::ioctl_fionbio(pipe, true)?;
         }
-        Ok(Output { pipe: pipe.map(std::fs::File::from), kept: VecDeque::new() })
+        Ok(Input { pipe: pipe.map(std::fs::File::from), left })
+    }
+
+    /// Writes what the pipe takes now. A child that does not read to the end is no fault of ours:
+    /// its exit code tells.
+    fn feed(&mut self) {
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.write(self.left) {
+                Ok(count) if count > 0 => self.left = &self.left[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(_) | Err(_) => self.left = &[],
+            }
+            if self.left.is_empty() {
+                self.pipe = None;
+            }
+        }
+    }
+}
+
+/// What came out of one pipe: all of it up to a limit, or its end.
+struct Output {
+    pipe: Option<std::fs::File>,
+    kept: VecDeque<u8>,
+    capture_bytes_max: Option<usize>,
+    /// There was more than was to be captured.
+    surplus: bool,
+}
+
+impl Output {
+    fn new(pipe: Option<OwnedFd>, capture_bytes_max: Option<usize>) -> io::Result<Self> {
+        if let Some(pipe) = &pipe {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        let pipe = pipe.map(std::fs::File::from);
+        Ok(Output { pipe, kept: VecDeque::new(), capture_bytes_max, surplus: false })
     }
 
     /// Reads what is there, but at most some pipefuls: a child that never stops writing must not
@@ -131,8 +235,10 @@ impl Output {
             match pipe.read(&mut buffer) {
                 Ok(count) if count > 0 => {
                     self.kept.extend(&buffer[..count]);
-                    let surplus = self.kept.len().saturating_sub(OUTPUT_BYTES_MAX);
+                    let max = self.capture_bytes_max.unwrap_or(OUTPUT_BYTES_MAX);
+                    let surplus = self.kept.len().saturating_sub(max);
                     self.kept.drain(..surplus);
+                    self.surplus |= surplus > 0 && self.capture_bytes_max.is_some();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -150,7 +256,7 @@ impl Output {
 }
 
 /// The line without anything that could steer a terminal or break a log, and not too long.
-fn shown(line: &[u8]) -> String {
+pub fn shown(line: &[u8]) -> String {
     let mut shown = String::new();
     for (count, char) in String::from_utf8_lossy(line.trim_ascii()).chars().enumerate() {
         if count == SAID_CHARS_MAX {
@@ -194,7 +300,8 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         let started = Instant::now();
-        assert_eq!(run(command, started + within).unwrap(), expected, "{script}");
+        let ended = run(command, started + within, Pipes::default()).unwrap();
+        assert_eq!(ended.ending, expected, "{script}");
         assert!(started.elapsed() < Duration::from_secs(20), "{script}");
     }
 
@@ -232,10 +339,38 @@ mod tests {
         );
     }
 
+    #[track_caller]
+    fn piped(script: &str, input: &[u8], max: usize) -> Ended {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        let pipes = Pipes { input, capture_bytes_max: Some(max) };
+        run(command, Instant::now() + Duration::from_secs(60), pipes).unwrap()
+    }
+
+    #[test]
+    fn input_goes_in_and_the_whole_output_comes_back_up_to_its_limit() {
+        let input: Vec<u8> = (0..1 << 20).map(|at: u32| (at % 251) as u8).collect();
+        let ended = piped("cat; echo told >&2", &input, 1 << 20);
+        assert_eq!(ended.ending, Ending::Exited { code: 0, said: "told".to_owned() });
+        assert!(ended.stdout == input, "every byte, in its place");
+        assert_eq!(ended.stderr, b"told\n");
+
+        let ended = piped("echo no >&2; exec cat", &input, (1 << 20) - 1);
+        assert_eq!(ended.ending, Ending::TooLong { said: "no".to_owned() });
+        assert_eq!(piped("yes", b"", 10).ending, Ending::TooLong { said: String::new() });
+        // What is captured is the product: nothing is said of it.
+        let ended = piped("cat > /dev/null; printf x", b"", 1);
+        assert_eq!(ended.ending, Ending::Exited { code: 0, said: String::new() });
+        assert_eq!(ended.stdout, b"x");
+        let ended = piped("exec true", &input, 1);
+        assert_eq!(ended.ending, Ending::Exited { code: 0, said: String::new() });
+    }
+
     #[test]
     fn a_missing_program_is_an_error() {
         let due = Instant::now() + Duration::from_secs(5);
-        let error = run(Command::new("/nonexistent/program"), due).unwrap_err();
+        let missing = Command::new("/nonexistent/program");
+        let error = run(missing, due, Pipes::default()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

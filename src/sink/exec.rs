@@ -8,9 +8,7 @@
 //!
 //! Invariant: when an answer is given, no process of the command's group is left. A command runs only
 //! while the scratch directory is locked and the fence holds: no new leader begins meanwhile.
-//! Not here: running the child (`child`).
-
-mod child;
+//! Not here: running the child (`sink::child`).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -22,10 +20,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::model::Code;
+use crate::sink::child::{self, Ending, Pipes};
 use crate::sink::lock::{self, Lock};
 use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, Seal, Sink};
-
-use child::Ending;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const INTENT: &str = "{intent}";
@@ -170,10 +167,10 @@ impl Exec {
         })?;
         let started = Instant::now();
         let due = deadline.min(started + self.timeout);
-        let ending = child::run(self.command(&intent, delivery), due);
+        let ended = child::run(self.command(&intent, delivery), due, Pipes::default());
         // What cannot be removed now is removed by the next start.
         let _ = fs::remove_dir_all(&copy);
-        self.judge(ending, due - started)
+        self.judge(ended.map(|ended| ended.ending), due - started)
     }
 
     /// Prepares the output directory and the private copy, and names the copy's directory and file.
@@ -217,6 +214,10 @@ impl Exec {
             }
             Ok(Ending::Killed { signal, said }) => {
                 Err(failed(format!("`{program}` was killed by {signal}{}", tail(&said))))
+            }
+            // Never said of a child whose output is not captured.
+            Ok(Ending::TooLong { said }) => {
+                Err(failed(format!("`{program}` wrote too much{}", tail(&said))))
             }
             Ok(Ending::TimedOut { said }) => Err(failed(format!(
                 "`{program}` had not ended after {:.1} s and was killed{}",
