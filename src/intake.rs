@@ -115,7 +115,8 @@ fn read(spool: &Spool, rules: &Rules, taken: &Taken, leases: bool) -> Reading {
     if !rules.owners.is_empty() && !rules.owners.contains(&taken.owner) {
         return done(refused(unfit(Code::ForeignOwner, taken, rules)));
     }
-    if let Some(code) = taken.refused {
+    // A file that stayed blank is read all the same: it may have been filled since it was looked at.
+    if let Some(code) = taken.refused.filter(|code| *code != Code::Empty) {
         return done(refused(unfit(code, taken, rules)));
     }
     match spool.read(&taken.claim, rules.size_bytes_max, leases) {
@@ -142,7 +143,6 @@ fn unfit(code: Code, taken: &Taken, rules: &Rules) -> Rejection {
     let len = taken.claim.print.len;
     let message = match code {
         Code::TooLarge => return too_large(len, rules.size_bytes_max),
-        Code::Empty => "the file is empty; write the document before you let go of it".to_owned(),
         Code::HardLink => {
             "the file has a second name, so it could change under us; unlink the other name or copy \
              the file"
@@ -175,4 +175,46 @@ fn too_large(len: u64, size_bytes_max: u64) -> Rejection {
              `intake.size_bytes_max`"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Layout;
+
+    #[test]
+    fn a_blank_file_that_is_filled_before_its_claim_is_judged_by_what_it_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let part = |name: &str| directory.path().join(name);
+        let layout = Layout {
+            inbox: part("inbox"),
+            work: part("work"),
+            processed: part("processed"),
+            failed: part("failed"),
+            status: part("status"),
+            marker: part("marker"),
+        };
+        let spool = Spool::open(&layout, true).unwrap();
+        let rules = Arc::new(Rules {
+            schema: Schema::builtin(),
+            policy: Policy::default(),
+            names: NameRule::new(&["intent-*.json".to_owned()]).unwrap(),
+            owners: Vec::new(),
+            size_bytes_max: 1 << 20,
+        });
+        let intake = Intake::start(1, true).unwrap();
+        let verdict = |text: &str| {
+            std::fs::write(part("work").join("1.1.intent-a.json"), text).unwrap();
+            let (claim, sighting) = spool.reclaim(b"1.1.intent-a.json").unwrap().unwrap();
+            let taken = Taken { claim, owner: sighting.owner, refused: Some(Code::Empty) };
+            let mut readings = intake.read(&spool, &rules, &[taken]);
+            match readings.remove(0) {
+                Reading::Judged(judged) => judged.verdict.map(|_| ()).map_err(|found| found.code),
+                other => panic!("it is settled: {other:?}"),
+            }
+        };
+        let document = r#"{"intent_type":"scaling","target":"web","namespace":"a","replicas":3}"#;
+        assert_eq!(verdict(document), Ok(()));
+        assert_eq!(verdict(" \n"), Err(Code::Empty));
+    }
 }

@@ -78,7 +78,7 @@ impl Stage {
                 Err(error) if error.is_full() => {
                     if !paused {
                         warn!(
-                            error = %Chain(&error), "the ledger's disk is full; nothing new is accepted until there is room"
+                            error = %Chain(&error), "the ledger cannot be written; nothing new is accepted until it can, which takes room on its disk"
                         );
                     }
                     paused = true;

@@ -116,7 +116,8 @@ proptest! {
                 let finer = matches!(
                     (refused.code, fault),
                     (Code::NotJson | Code::TrailingData, Code::BadCharacter)
-                        | (Code::NotJson, Code::SchemaMaximum | Code::SchemaMinimum)
+                        | (Code::NotJson, Code::SchemaMaximum | Code::SchemaMinimum | Code::SchemaType)
+                        | (Code::Incomplete, Code::NotJson | Code::BadCharacter)
                 );
                 prop_assert!(finer || refused.code == fault, "{:?} {:?}", refused, fault);
             }
