@@ -57,7 +57,7 @@ impl Stage {
     ) -> Result<(), Error> {
         let mut unsynced = Unsynced::default();
         for request in left.into_iter().filter_map(|open| recovery::repeated(open, window)) {
-            self.archive(request, &mut unsynced, beat);
+            self.archive(request, &mut unsynced, beat)?;
         }
         loop {
             let message = match unsynced.due() {
@@ -65,7 +65,7 @@ impl Stage {
                 None => beat.idle(|| requests.recv().map_err(RecvTimeoutError::from)),
             };
             match message {
-                Ok(request) => self.archive(request, &mut unsynced, beat),
+                Ok(request) => self.archive(request, &mut unsynced, beat)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -77,13 +77,22 @@ impl Stage {
     }
 
     /// Archives one intent, however long it takes: its outcome is in the ledger and only shown here.
-    fn archive(&self, request: archive::Request, unsynced: &mut Unsynced, beat: &Beat) {
+    fn archive(
+        &self,
+        request: archive::Request,
+        unsynced: &mut Unsynced,
+        beat: &Beat,
+    ) -> Result<(), Error> {
         let mut failed = false;
         while let Err(error) = archive::archive(&self.spool, &request) {
             if !failed {
                 warn!(seq = request.record.seq.0, error = %Chain(&error), "not archived yet; trying again");
             }
             failed = true;
+            if error.is_of_the_device() {
+                // A disk that is gone fails its sync too; then there is nothing to wait for.
+                self.spool.sync_archive().map_err(Error::Spool)?;
+            }
             let _ = beat.idle(|| after(RETRY).recv());
         }
         let archive::Request { record, archived_as, token, .. } = request;
@@ -96,6 +105,7 @@ impl Stage {
             let _ = records.send(record);
         }
         drop(token);
+        Ok(())
     }
 
     fn sync(&self, unsynced: &mut Unsynced) -> Result<(), Error> {

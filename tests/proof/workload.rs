@@ -92,10 +92,10 @@ impl Work {
             return tally;
         }
         let effects = std::fs::read_to_string(self.records.join("effects")).unwrap_or_default();
-        // A command that was killed before its newline leaves two documents on one line.
-        self.log.effects = serde_json::Deserializer::from_str(&effects)
-            .into_iter::<serde_json::Value>()
-            .map_while(Result::ok)
+        // A command that read its document while the disk went away has written a torn line: no effect.
+        self.log.effects = effects
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
             .filter_map(|intent| Some(intent["correlation_id"].as_str()?.to_owned()))
             .collect();
         tally.violations = crate::check::check(&self.site, &self.log);
