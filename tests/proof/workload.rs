@@ -92,10 +92,15 @@ impl Work {
             return tally;
         }
         let effects = std::fs::read_to_string(self.records.join("effects")).unwrap_or_default();
-        // A command that read its document while the disk went away has written a torn line: no effect.
+        // A command that read its document while the disk went away has written a torn line, which
+        // is no effect; one that was killed before its newline leaves two documents on one.
         self.log.effects = effects
             .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .flat_map(|line| {
+                serde_json::Deserializer::from_str(line).into_iter().map_while(Result::ok)
+            })
+            .collect::<Vec<serde_json::Value>>()
+            .iter()
             .filter_map(|intent| Some(intent["correlation_id"].as_str()?.to_owned()))
             .collect();
         tally.violations = crate::check::check(&self.site, &self.log);
