@@ -55,7 +55,7 @@ impl Writer {
     ///
     /// The file cannot be opened, is not ours, is newer than this program, or is damaged.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        wal::check(path)?;
+        let end = wal::check(path)?;
         let connection = layout::open_for_writing(path)?;
         let id = row::read_meta(&connection, "ledger_id")?;
         let epoch = row::read_epoch(&connection)?;
@@ -64,7 +64,11 @@ impl Writer {
         wal.push("-wal");
         let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len() as usize);
         let commits = Census::read(&connection)?.commits;
-        Ok(Writer { connection, id, epoch, commits, wal_bytes })
+        let writer = Writer { connection, id, epoch, commits, wal_bytes };
+        if end == wal::End::Torn {
+            writer.empty_log()?;
+        }
+        Ok(writer)
     }
 
     /// Tells this ledger from every other one, for ever.
@@ -160,12 +164,17 @@ impl Writer {
     ///
     /// As for [`Writer::tidy`]; everything committed is safe all the same.
     pub fn close(self) -> Result<(), Error> {
-        match self.checkpoint("TRUNCATE") {
-            Err(error) if !error.is_full() => return Err(error),
-            _ => {}
-        }
+        self.empty_log()?;
         fault::step("ledger.close", || self.connection.close().map_err(|(_, source)| source))
             .map_err(failed("close"))
+    }
+
+    /// Copies everything back and cuts the log. A reader or a full disk in the way leaves it as it is.
+    fn empty_log(&self) -> Result<(), Error> {
+        match self.checkpoint("TRUNCATE") {
+            Err(error) if !error.is_full() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn checkpoint(&self, mode: &str) -> Result<(), Error> {

@@ -83,6 +83,8 @@ impl Stage {
         unsynced: &mut Unsynced,
         beat: &Beat,
     ) -> Result<(), Error> {
+        // Where the lock has gone another one may have archived it, and synced what it wrote.
+        self.lead.check_lock()?;
         let mut failed = false;
         while let Err(error) = archive::archive(&self.spool, &request) {
             if !failed {
