@@ -17,6 +17,10 @@ const CHECKPOINT_BYTES: usize = 16 << 20;
 /// What a row costs in the WAL besides the document: pages of four tables, rounded up.
 const ROW_BYTES: usize = 2048;
 
+/// What a commit costs besides its rows: the pages of the counts and of the trees' tops, measured at
+/// 10 KiB for a lone intent's and rounded up.
+const COMMIT_BYTES: usize = 16 << 10;
+
 /// What one commit writes. All of it, or nothing.
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -133,7 +137,7 @@ impl Writer {
             Verdict::Rejected { .. } => 0,
         });
         let rows = changes.accept.len() + changes.finish.len() + changes.progress.len() + 1;
-        self.wal_bytes += documents.sum::<usize>() + rows * ROW_BYTES;
+        self.wal_bytes += documents.sum::<usize>() + rows * ROW_BYTES + COMMIT_BYTES;
         Ok(seqs)
     }
 

@@ -76,6 +76,7 @@ fn soak(options: &Options) -> Tally {
         let standby = site.launch(&[]);
         standby.wait_for_message("standby");
         lives.push(live(&site, &leader, disk.is_some(), &mut tally));
+        load.told_by_status(&site);
         let killed = Instant::now();
         leader.kill();
         tally.fired += 1;
@@ -92,7 +93,7 @@ fn soak(options: &Options) -> Tally {
     // What SIGTERM left for a later retry is finished by one more start.
     let rest = site.run(&["batch", "--quiet"]);
     tally.require(rest.code == Some(0), || format!("the rest: {:?} {}", rest.code, rest.stderr));
-    log.effects = effects(&records);
+    log.effects = Some(effects(&records));
     tally.acked = log.told.len() as u64;
     tally.violations.extend(check(&site, &log));
     for part in ["inbox", "work", "status", "failed", "processed"] {

@@ -94,7 +94,7 @@ impl Work {
         let effects = std::fs::read_to_string(self.records.join("effects")).unwrap_or_default();
         // A command that read its document while the disk went away has written a torn line, which
         // is no effect; one that was killed before its newline leaves two documents on one.
-        self.log.effects = effects
+        let effects = effects
             .lines()
             .flat_map(|line| {
                 serde_json::Deserializer::from_str(line).into_iter().map_while(Result::ok)
@@ -103,6 +103,7 @@ impl Work {
             .iter()
             .filter_map(|intent| Some(intent["correlation_id"].as_str()?.to_owned()))
             .collect();
+        self.log.effects = Some(effects);
         tally.violations = crate::check::check(&self.site, &self.log);
         tally
     }
