@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::fault;
 use tracing::warn;
 
+use crate::fault;
 use crate::ledger::{self, Reader, Writer};
 use crate::model::{Layout, Timestamp};
 use crate::pipeline::Error;

@@ -3,7 +3,6 @@
 //! Every mutant runs beside a control, the same run without the breakage, which has to be clean.
 
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -12,6 +11,7 @@ use crate::crash::disk::Kind;
 use crate::crash::ground::Layout;
 use crate::crash::point::Fault;
 use crate::crash::sweep::Sweep;
+use crate::leader::wait_until_stopped;
 use crate::points::killed_at;
 use crate::report::{Options, Row, Tally, random_seed};
 use crate::support::{Daemon, Site, scaling, wait_until};
@@ -230,7 +230,7 @@ fn overtaken(
     let mut first = start(&site, &format!("{point}=stop@1;{plan}"));
     site.drop_file("intent-a.json", &scaling("web", 3));
     log.dropped("intent-a.json", scaling("web", 3), Expect::Admitted);
-    wait_until("the first leader to stop", || is_stopped(first.pid()));
+    wait_until_stopped(&first);
     std::fs::remove_file(site.state().join("leader.lock")).unwrap();
     let second = start(&site, "");
     site.drop_file("intent-b.json", &scaling("web", 5));
@@ -270,11 +270,4 @@ fn stale_publication(plan: &str) -> Tally {
     log.dropped("intent-c.json", again.to_string(), Expect::Admitted);
     tally.add(settled(&site, second, &mut log, 3), "afterwards");
     tally
-}
-
-/// Whether the process is stopped by a signal.
-pub fn is_stopped(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    std::thread::sleep(Duration::from_millis(1));
-    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
 }

@@ -166,7 +166,7 @@ fn exchanged(options: &Options) -> Tally {
 
 fn claimed(options: &Options) -> Tally {
     let claims = if options.full { 100_000 } else { 800 };
-    let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let root = crate::workload::memory();
     let (spool, inbox) = open_spool(root.path());
     let name = root.path().join("inbox/intent-a.json");
     let done = AtomicBool::new(false);
