@@ -107,8 +107,13 @@ impl Log {
     }
 }
 
+/// What libraries say of failed calls, sinks say in the outcome of the intent; a filter that names
+/// such a library hears it all the same.
+const SILENT: &str = "kube_client=off,kube_runtime=off";
+
 fn filter(level: &str) -> Result<EnvFilter, Error> {
-    EnvFilter::try_new(level).map_err(|source| Error::Filter { filter: level.to_owned(), source })
+    EnvFilter::try_new(format!("{SILENT},{level}"))
+        .map_err(|source| Error::Filter { filter: level.to_owned(), source })
 }
 
 /// An error with all its sources, for a log line or a message.

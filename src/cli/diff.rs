@@ -81,6 +81,9 @@ fn compare(sink: &SinkSettings, intent: &Intent, package: &Package) -> Result<Co
     match &sink.kind {
         SinkKind::Package { dir } => package::compare(dir, package),
         SinkKind::Git(settings) => git::compare(settings, intent, package),
+        SinkKind::Kubernetes(_) | SinkKind::Kubectl(_) | SinkKind::Porch(_) => {
+            Ok(Comparison::Unknown)
+        }
         SinkKind::Stdout { .. } | SinkKind::Exec { .. } => Ok(Comparison::Unknown),
     }
 }

@@ -124,5 +124,8 @@ fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> 
             let dir = config.state_dir.join("git").join(&settings.name);
             Box::new(Git::new(name, git, &dir).map_err(|error| refused(&opened(), error.into()))?)
         }
+        SinkKind::Kubernetes(_) => anyhow::bail!("kubernetes"),
+        SinkKind::Kubectl(_) => anyhow::bail!("kubectl"),
+        SinkKind::Porch(_) => anyhow::bail!("porch"),
     })
 }

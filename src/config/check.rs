@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::compose;
-use crate::config::layer::{Layers, Origin, SINK_NAME, Settings, is_sink_name, kind_and_keys};
+use crate::config::layer::{Layers, Origin};
+use crate::config::sinks;
 use crate::config::value::Value;
-use crate::config::{
-    Config, Error, GitSettings, Intake, Overrides, SinkKind, SinkSettings, StdoutFormat, Watch,
-};
+use crate::config::{Config, Error, Intake, Overrides, Watch};
 use crate::model::Layout;
 use crate::retry;
 use crate::schema::{Glob, NameRule, Policy, ReplicaBound};
@@ -25,7 +24,7 @@ pub fn check(layers: &Layers, overrides: &Overrides) -> Result<Config, Error> {
             marker: required(layers, "spool").join(".intentd"),
         },
         state_dir: required(layers, "state_dir"),
-        sinks: sinks(layers)?,
+        sinks: sinks::check(layers)?,
         schema: layers.path("schema"),
         log_level: layers.text("log_level").expect(DEFAULT),
         log_format: layers.text("log_format").expect(DEFAULT),
@@ -126,89 +125,6 @@ fn policy(layers: &Layers) -> Result<Policy, Error> {
     })
 }
 
-fn sinks(layers: &Layers) -> Result<Vec<SinkSettings>, Error> {
-    let mut sinks = Vec::<SinkSettings>::new();
-    for name in layers.list("sink") {
-        if !is_sink_name(&name) {
-            return Err(wrong(layers, "sink", format!("a list of sinks, each {SINK_NAME}")));
-        }
-        if sinks.iter().any(|sink| sink.name == name) {
-            continue;
-        }
-        let settings = layers.sinks.get(&name).expect("there is a table for every sink now");
-        let kind = sink_kind(&name, settings, &layers.origin("sink"))?;
-        sinks.push(SinkSettings { name, kind });
-    }
-    match sinks.is_empty() {
-        true => Err(wrong(layers, "sink", "at least one name".to_owned())),
-        false => Ok(sinks),
-    }
-}
-
-fn sink_kind(name: &str, settings: &Settings, origin: &Origin) -> Result<SinkKind, Error> {
-    let (kind, _) = kind_and_keys(name, settings, origin)?;
-    let value = |key: &str| settings.get(key).map(|(value, _)| value.clone());
-    let dir = || match value("dir") {
-        Some(Value::Text(path)) => PathBuf::from(path),
-        _ => unreachable!("the sink's directory was filled in"),
-    };
-    Ok(match kind.as_str() {
-        "stdout" => SinkKind::Stdout {
-            format: match value("format") {
-                Some(Value::Text(format)) if format == "json" => StdoutFormat::Json,
-                _ => StdoutFormat::Yaml,
-            },
-        },
-        "exec" => SinkKind::Exec {
-            command: match value("command") {
-                Some(Value::List(command)) if command.first().is_some_and(|it| !it.is_empty()) => {
-                    command
-                }
-                _ => return Err(Error::SinkNeeds { sink: name.to_owned(), key: "command" }),
-            },
-            dir: dir(),
-            timeout: match value("timeout") {
-                Some(Value::Time(timeout)) => timeout,
-                _ => unreachable!("the timeout has a default"),
-            },
-        },
-        "git" => SinkKind::Git(Box::new(git_settings(name, settings)?)),
-        _ => SinkKind::Package { dir: dir() },
-    })
-}
-
-fn git_settings(name: &str, settings: &Settings) -> Result<GitSettings, Error> {
-    let text = |key: &str| match settings.get(key) {
-        Some((Value::Text(text), _)) if !text.is_empty() => Some(text.clone()),
-        _ => None,
-    };
-    let needed = |key: &'static str| {
-        text(key).ok_or_else(|| Error::SinkNeeds { sink: name.to_owned(), key })
-    };
-    let path = |key: &str| text(key).map(PathBuf::from);
-    Ok(GitSettings {
-        remote: needed("remote")?,
-        branch: needed("branch")?,
-        edits: needed("mode")? == "edit",
-        path: needed("path")?,
-        kind: needed("kind")?,
-        author: needed("author")?,
-        program: needed("program")?,
-        timeout: match settings.get("timeout") {
-            Some((Value::Time(timeout), _)) => *timeout,
-            _ => unreachable!("the timeout has a default"),
-        },
-        token_file: path("token_file"),
-        username: needed("username")?,
-        ca_file: path("ca_file"),
-        ssh_program: needed("ssh_program")?,
-        ssh_key: path("ssh_key"),
-        known_hosts: path("known_hosts"),
-        signing_key: text("signing_key"),
-        signing_format: needed("signing_format")?,
-    })
-}
-
 /// User ids from numbers, or from names as the system's list has them.
 fn owners(layers: &Layers) -> Result<Vec<u32>, Error> {
     let named = layers.list("intake.owners");
@@ -242,7 +158,7 @@ fn order(layers: &Layers, first: &'static str, second: &'static str) -> Error {
     Error::Order { first, second, origin }
 }
 
-fn wrong(layers: &Layers, key: &str, expected: String) -> Error {
+pub(super) fn wrong(layers: &Layers, key: &str, expected: String) -> Error {
     Error::Value { key: key.to_owned(), origin: layers.origin(key), expected }
 }
 

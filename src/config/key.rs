@@ -265,6 +265,142 @@ pub const SINK_KEYS: &[(&str, &[Key])] = &[
         ],
     ),
     ("git", GIT_KEYS),
+    ("kubernetes", KUBERNETES_KEYS),
+    ("kubectl", KUBECTL_KEYS),
+    ("porch", PORCH_KEYS),
+];
+
+const KUBECONFIG: Key = key(
+    "kubeconfig",
+    Form::Path,
+    "",
+    "file with the server and our credentials; default `$KUBECONFIG`, else the pod's service account, else the home directory's",
+);
+
+const CONTEXT: Key = key("context", Form::Text, "", "the file's context; default its current one");
+
+const KIND: Key = key("kind", Form::Text, "\"Deployment\"", "kind of what is scaled");
+
+const API_VERSION: Key =
+    key("api_version", Form::Text, "\"apps/v1\"", "group and version of what is scaled");
+
+const PLURAL: Key = key(
+    "plural",
+    Form::Text,
+    "",
+    "its name in addresses; default the kind in small letters with an `s`",
+);
+
+const HPA: Key = key(
+    "hpa",
+    Form::Choice(&["refuse", "floor", "clamp"]),
+    "\"refuse\"",
+    "where a HorizontalPodAutoscaler targets it: refuse, raise (or lower) its minimum to what is wanted, or keep what is wanted within its bounds",
+);
+
+const DELIVERED: Key = key(
+    "delivered",
+    Form::Choice(&["accepted", "observed", "converged"]),
+    "\"observed\"",
+    "what counts as delivered: the write is stored, its controller has seen it, or all replicas are ready",
+);
+
+const VERIFY_TIMEOUT: Key = key(
+    "verify_timeout",
+    time(SECOND, 24 * HOUR),
+    "\"5m\"",
+    "how long after the write that may take",
+);
+
+/// Keys of `[sinks.NAME]` of the type `kubernetes`.
+const KUBERNETES_KEYS: &[Key] = &[
+    KUBECONFIG,
+    CONTEXT,
+    key(
+        "mode",
+        Form::Choice(&["scale", "ssa", "networkintent"]),
+        "\"scale\"",
+        "patch the scale subresource, apply `spec.replicas` server-side, or create a NetworkIntent",
+    ),
+    KIND,
+    API_VERSION,
+    PLURAL,
+    key(
+        "field_manager",
+        Form::Text,
+        "\"intentd\"",
+        "who we are to the server; never to be changed",
+    ),
+    key(
+        "force",
+        Form::Flag,
+        "false",
+        "ssa: take the field from its owner, but never from an autoscaler",
+    ),
+    HPA,
+    DELIVERED,
+    VERIFY_TIMEOUT,
+    key("timeout", time(100, 5 * 60 * SECOND), "\"10s\"", "after this one call is given up"),
+    key("concurrency", Form::Count { min: 1, max: 40 }, "8", "calls, and connections, at a time"),
+    key(
+        "watch",
+        Form::Choice(&["namespace", "cluster"]),
+        "\"namespace\"",
+        "follow workloads and autoscalers of each namespace that intents name, or of all by one watch",
+    ),
+];
+
+/// Keys of `[sinks.NAME]` of the type `kubectl`.
+const KUBECTL_KEYS: &[Key] = &[
+    key("program", Form::Text, "\"kubectl\"", "the kubectl program, by name or path"),
+    KUBECONFIG,
+    CONTEXT,
+    KIND,
+    API_VERSION,
+    PLURAL,
+    HPA,
+    DELIVERED,
+    VERIFY_TIMEOUT,
+    key(
+        "timeout",
+        time(100, 5 * 60 * SECOND),
+        "\"30s\"",
+        "after this one call of kubectl is killed",
+    ),
+];
+
+/// Keys of `[sinks.NAME]` of the type `porch`.
+const PORCH_KEYS: &[Key] = &[
+    KUBECONFIG,
+    CONTEXT,
+    key("namespace", Form::Text, "\"default\"", "namespace of the Repository"),
+    key("repository", Form::Text, "", "the Repository's name"),
+    key(
+        "policy",
+        Form::Choice(&["draft", "propose", "approve"]),
+        "\"propose\"",
+        "how far a revision is taken: left as a draft, proposed for people to approve, or published",
+    ),
+    key(
+        "approval",
+        Form::Choice(&["", "initial", "always"]),
+        "\"\"",
+        "value of Nephio's annotation `approval.nephio.org/policy` on revisions; none if empty",
+    ),
+    key(
+        "mode",
+        Form::Choice(&["own", "edit"]),
+        "\"own\"",
+        "keep a package of ours a target, or change `spec.replicas` in a package that is there",
+    ),
+    key("edit_package", Form::Text, "", "edit: the package's name"),
+    key("kind", Form::Text, "\"Deployment\"", "edit: kind of the manifests"),
+    key(
+        "timeout",
+        time(SECOND, 10 * 60 * SECOND),
+        "\"2m\"",
+        "after this one call is given up; what it started may still land, and is looked for",
+    ),
 ];
 
 /// Keys of `[sinks.NAME]` of the type `git`.

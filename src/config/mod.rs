@@ -9,6 +9,7 @@ mod key;
 mod layer;
 mod places;
 mod show;
+mod sinks;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -127,6 +128,112 @@ pub enum SinkKind {
     Stdout { format: StdoutFormat },
     Exec { command: Vec<String>, dir: PathBuf, timeout: Duration },
     Git(Box<GitSettings>),
+    Kubernetes(Box<KubernetesSettings>),
+    Kubectl(Box<KubectlSettings>),
+    Porch(Box<PorchSettings>),
+}
+
+/// Where a cluster is and who we are there, as it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ClusterAccess {
+    /// `None`: `$KUBECONFIG`, else the cluster that this process runs in, else the home directory's.
+    pub kubeconfig: Option<PathBuf>,
+    /// `None`: the file's current one.
+    pub context: Option<String>,
+}
+
+/// A kind with a scale subresource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// As in `apps/v1`.
+    pub api_version: String,
+    pub kind: String,
+    /// The kind's name in addresses.
+    pub plural: String,
+}
+
+/// What is done where a HorizontalPodAutoscaler targets the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HpaRule {
+    Refuse,
+    /// Its minimum becomes what is wanted.
+    Floor,
+    /// What is wanted is kept within its bounds.
+    Clamp,
+}
+
+/// How much has to be seen before an intent counts as delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Confirmed {
+    /// The server has stored the write.
+    Accepted,
+    /// The controller has seen it.
+    Observed,
+    /// All replicas are updated and ready, and there are no others.
+    Converged,
+}
+
+/// A sink of the type `kubernetes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    pub access: ClusterAccess,
+    pub mode: KubernetesMode,
+    pub workload: Workload,
+    pub field_manager: String,
+    pub force: bool,
+    pub hpa: HpaRule,
+    pub delivered: Confirmed,
+    pub verify_timeout: Duration,
+    /// Of one call.
+    pub timeout: Duration,
+    pub concurrency: usize,
+    /// One watch for all namespaces.
+    pub whole_cluster: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KubernetesMode {
+    Scale,
+    Ssa,
+    NetworkIntent,
+}
+
+/// A sink of the type `kubectl`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubectlSettings {
+    pub access: ClusterAccess,
+    pub program: String,
+    pub workload: Workload,
+    pub hpa: HpaRule,
+    pub delivered: Confirmed,
+    pub verify_timeout: Duration,
+    /// Of one call.
+    pub timeout: Duration,
+}
+
+/// A sink of the type `porch`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PorchSettings {
+    pub access: ClusterAccess,
+    pub namespace: String,
+    pub repository: String,
+    pub policy: PorchPolicy,
+    /// The package that is edited; packages of our own if there is none.
+    pub edit_package: Option<String>,
+    /// Of the manifests that are edited.
+    pub kind: String,
+    /// Value of Nephio's approval annotation.
+    pub approval: Option<String>,
+    /// Of one call.
+    pub timeout: Duration,
+}
+
+/// How far a revision is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PorchPolicy {
+    Draft,
+    Propose,
+    Approve,
 }
 
 /// A sink of the type `git`, as it is written; what the texts have to look like, the sink knows.

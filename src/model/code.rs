@@ -83,6 +83,14 @@ codes! {
         "make it, or mend the intent, then retry";
     TargetAmbiguous "TARGET_AMBIGUOUS" "two manifests are the one that the intent names"
         "remove one, or have the sink look in a narrower `path`, then retry";
+    TargetTerminating "TARGET_TERMINATING" "the target, or its namespace, is being deleted"
+        "wait until it is there again, then retry";
+    HpaConflict "HPA_CONFLICT" "a HorizontalPodAutoscaler decides how many replicas the target has"
+        "change its bounds, or let the sink do so with `hpa`, then retry";
+    VerifyTimeout "VERIFY_TIMEOUT" "the change was written, and the target did not follow in time"
+        "see what holds it up in the message; the change stands";
+    RenderFailed "RENDER_FAILED" "Porch could not render the package"
+        "mend the package named in the message, then retry";
     FieldConflict "FIELD_CONFLICT" "something else owns the value, or it cannot be changed alone"
         "change it there, or take it away from the owner named in the message, then retry";
     UnsupportedIntent "UNSUPPORTED_INTENT" "the sink, as it is set up, cannot carry out such an intent"

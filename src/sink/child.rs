@@ -257,9 +257,14 @@ impl Output {
 
 /// The line without anything that could steer a terminal or break a log, and not too long.
 pub fn shown(line: &[u8]) -> String {
+    shown_up_to(line, SAID_CHARS_MAX)
+}
+
+/// The same, with another idea of what is too long.
+pub fn shown_up_to(line: &[u8], chars_max: usize) -> String {
     let mut shown = String::new();
     for (count, char) in String::from_utf8_lossy(line.trim_ascii()).chars().enumerate() {
-        if count == SAID_CHARS_MAX {
+        if count == chars_max {
             shown.push_str("...");
             break;
         }

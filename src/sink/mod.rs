@@ -4,6 +4,7 @@
 //! one thread; sinks know nothing of each other, of the ledger or of the inbox.
 
 mod child;
+pub mod cluster;
 pub mod exec;
 pub mod git;
 mod lock;
