@@ -13,6 +13,7 @@
 //! settings gives the same bytes, and a repeated delivery changes nothing. Every byte is ASCII as
 //! long as the settings are, and `kpt fn render` leaves it as it is.
 
+mod form;
 mod krm;
 mod name;
 mod template;
