@@ -95,6 +95,11 @@ impl Sequence {
         }
     }
 
+    /// How many intents could be taken now, if there were room for all.
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Whether nothing could be taken now.
     pub fn is_idle(&self) -> bool {
         self.ready.is_empty()

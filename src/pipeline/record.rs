@@ -31,7 +31,7 @@ pub struct Stage {
     pub writer: Writer,
     pub to_process: Sender<process::Message>,
     /// Closed when nothing more can come, so that the shelf ends.
-    pub to_shelf: Option<Sender<archive::Request>>,
+    pub to_shelf: Option<Sender<Vec<archive::Request>>>,
 }
 
 /// What is told to whom once a commit is durable.
@@ -91,12 +91,13 @@ impl Stage {
         let epoch = self.writer.epoch();
         let accepted = std::mem::take(&mut changes.accept);
         let mut items = Vec::new();
+        let mut requests = Vec::new();
         for ((acceptance, submission), seq) in
             accepted.into_iter().zip(owed.submissions.drain(..)).zip(seqs)
         {
             match submission.admit(acceptance, seq, epoch) {
                 Admission::Item(item) => items.push(item),
-                Admission::Refused(request) => self.shelve(request),
+                Admission::Refused(request) => requests.push(request),
             }
         }
         if !items.is_empty() {
@@ -105,8 +106,9 @@ impl Stage {
         let mut committed = Vec::new();
         for ending in owed.endings.drain(..) {
             committed.push(ending.request.record.seq);
-            self.shelve(ending.request);
+            requests.push(ending.request);
         }
+        self.shelve(requests);
         if !committed.is_empty() {
             self.pass(process::Message::Committed(committed));
         }
@@ -127,9 +129,9 @@ impl Stage {
         let _ = self.to_process.send(message);
     }
 
-    fn shelve(&self, request: archive::Request) {
-        if let Some(to_shelf) = &self.to_shelf {
-            let _ = to_shelf.send(request);
+    fn shelve(&self, requests: Vec<archive::Request>) {
+        if let (Some(to_shelf), false) = (&self.to_shelf, requests.is_empty()) {
+            let _ = to_shelf.send(requests);
         }
     }
 }

@@ -13,5 +13,5 @@ mod window;
 
 pub use desk::{Desk, Ended, Settings};
 pub use item::{Item, Job};
-pub use lane::Answered;
+pub use lane::{Answered, Capacity};
 pub use window::{Token, Window};
