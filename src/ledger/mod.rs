@@ -13,6 +13,7 @@ mod delivery;
 mod entry;
 mod layout;
 mod reader;
+mod room;
 mod row;
 mod writer;
 

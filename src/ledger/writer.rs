@@ -6,6 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::fault;
 use crate::ledger::entry::{Acceptance, Finish, Finished, OpenIntent, Progress, Verdict};
+use crate::ledger::room::Room;
 use crate::ledger::{Error, delivery, failed, layout, row};
 use crate::model::Seq;
 
@@ -44,6 +45,7 @@ pub struct Writer {
     epoch: u64,
     /// Upper bound of what the WAL has grown by since pages were last copied back.
     wal_bytes: usize,
+    room: Room,
 }
 
 impl Writer {
@@ -60,7 +62,7 @@ impl Writer {
         let mut wal = path.to_owned().into_os_string();
         wal.push("-wal");
         let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len() as usize);
-        Ok(Writer { connection, id, epoch, wal_bytes })
+        Ok(Writer { connection, id, epoch, wal_bytes, room: Room::new(path) })
     }
 
     /// Tells this ledger from every other one, for ever.
@@ -109,6 +111,7 @@ impl Writer {
             current if current == ours => Ok(()),
             current => Err(Error::Fenced { ours, current }),
         })?;
+        self.room.extend();
         if fault::is_mutant("ledger.seq") && !changes.accept.is_empty() {
             forget_newest(&transaction).map_err(failed("accept"))?;
         }
@@ -129,6 +132,7 @@ impl Writer {
                 .map_err(failed("note the archive"))?;
         }
         fault::step("ledger.commit", || transaction.commit()).map_err(failed("commit"))?;
+        self.room.look();
         let documents = changes.accept.iter().map(|acceptance| match &acceptance.verdict {
             Verdict::Admitted { document, .. } => document.len(),
             Verdict::Rejected { .. } => 0,
