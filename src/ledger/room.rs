@@ -67,3 +67,35 @@ impl Room {
 fn len_of(file: &File) -> Option<u64> {
     file.metadata().ok().map(|about| about.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets the log grow by so much, as a commit does, and tells how long it is after the next one
+    /// has begun.
+    fn grow(room: &mut Room, bytes: u64) -> u64 {
+        let log = OpenOptions::new().append(true).create(true).open(&room.path).unwrap();
+        let len = len_of(&log).unwrap();
+        log.write_all_at(&vec![7; bytes as usize], len).unwrap();
+        room.look();
+        room.extend();
+        len_of(&log).unwrap() - len
+    }
+
+    #[test]
+    fn room_is_made_after_small_commits_that_made_the_log_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut room = Room::new(&dir.path().join("ledger.db"));
+        room.extend();
+        room.look();
+        let stretch = STRETCH.len() as u64;
+        assert_eq!(grow(&mut room, 9_000), 9_000 + stretch);
+        assert_eq!(grow(&mut room, 0), 0, "it wrote over what is there");
+        assert_eq!(grow(&mut room, SMALL + 1), SMALL + 1, "a commit of many");
+        assert_eq!(grow(&mut room, SMALL), SMALL + stretch);
+        let log = std::fs::read(&room.path).unwrap();
+        let written = log.iter().filter(|byte| **byte == 7).count() as u64;
+        assert_eq!(written, 9_000 + 2 * SMALL + 1, "nothing was written over");
+    }
+}

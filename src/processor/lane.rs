@@ -117,3 +117,33 @@ impl Lane {
         batch
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_hand_is_given_full_batches_only_and_a_free_sink_what_there_is() {
+        let capacity = |hands| Capacity { name: "package".to_owned(), batch_max: 4, hands };
+        let mut lane = Lane::new(capacity(2));
+        let take = |lane: &mut Lane, count| {
+            (0..count).for_each(|seq| lane.push(Seq(seq)));
+            lane.take(|_| 1).len()
+        };
+        assert!(lane.is_open(0));
+        assert_eq!(take(&mut lane, 1), 1);
+        assert!(!lane.is_open(3), "what waits may grow, or be superseded");
+        assert!(lane.is_open(4));
+        assert_eq!(take(&mut lane, 5), 4);
+        assert!(!lane.is_open(99), "each hand has a batch");
+        lane.is_back();
+        assert!(!lane.is_open(2));
+        assert!(lane.is_open(3), "one is ready already");
+        lane.is_back();
+        assert!(lane.is_open(0) && !lane.is_idle());
+
+        let mut lane = Lane::new(capacity(1));
+        assert_eq!(take(&mut lane, 9), 4);
+        assert!(!lane.is_open(99));
+    }
+}

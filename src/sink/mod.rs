@@ -1,7 +1,7 @@
 //! Places that packages are delivered to.
 //!
-//! The trait carries quick local sinks and slow, remote, resumable ones alike. A sink is owned by
-//! one thread; sinks know nothing of each other, of the ledger or of the inbox.
+//! The trait carries quick local sinks and slow, remote, resumable ones alike. Each hand of a
+//! sink is owned by one thread; sinks know nothing of each other, of the ledger or of the inbox.
 
 pub mod exec;
 pub mod package;
