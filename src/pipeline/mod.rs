@@ -189,6 +189,9 @@ pub fn start(
     Ok(Running { stop, collector, heartbeats, stages: stages.count() })
 }
 
+/// The way to each sink, for batches.
+type Deliverers = Vec<Sender<Vec<Job>>>;
+
 /// Starts a thread for each hand of each sink, which sends to `answers`; returns what each sink can
 /// take, and the way to it.
 fn start_sinks(
@@ -197,7 +200,7 @@ fn start_sinks(
     answers: &Sender<deliver::Message>,
     lead: &Arc<Lead>,
     to_ledger: &Sender<ToLedger>,
-) -> Result<(Vec<Capacity>, Vec<Sender<Vec<Job>>>), Error> {
+) -> Result<(Vec<Capacity>, Deliverers), Error> {
     let (mut capacities, mut deliverers) = (Vec::new(), Vec::new());
     for (lane, sink) in sinks.into_iter().enumerate() {
         let (name, batch_max) = (sink.name().to_owned(), sink.batch_max());
