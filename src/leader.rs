@@ -153,7 +153,8 @@ impl Lock {
     pub fn check(&self) -> Result<(), Error> {
         match leads_to(&self.path, &self.file) {
             Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Error::Replaced { path: self.path.clone() }),
+            Ok(false) => Err(Error::Replaced { path: self.path.clone() }),
+            Err(error) => Err(error),
         }
     }
 
@@ -193,11 +194,21 @@ fn open(path: &Path) -> Result<File, Error> {
 /// Whether the path leads to this very file.
 fn leads_to(path: &Path, file: &File) -> Result<bool, Error> {
     let failed = |source| Error::Open { path: path.to_owned(), source };
-    let held = file.metadata().map_err(failed)?;
-    match std::fs::symlink_metadata(path) {
+    let held = uninterrupted(|| file.metadata()).map_err(failed)?;
+    match uninterrupted(|| std::fs::symlink_metadata(path)) {
         Ok(there) => Ok((there.dev(), there.ino(), there.nlink()) == (held.dev(), held.ino(), 1)),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(failed(source)),
+    }
+}
+
+/// The standard library does not repeat these.
+fn uninterrupted<T>(look: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match look() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }
 

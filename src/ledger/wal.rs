@@ -17,29 +17,39 @@ const FRAME_HEADER: usize = 24;
 /// A live writer appends while a reader looks: what is wrong because of that is right a moment later.
 const LOOKS: usize = 3;
 
-/// Refuses a log in which acknowledged commits are damaged. Opens only `-wal`, on which SQLite holds
+/// How the log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With a whole commit, or before the first.
+    Whole,
+    /// With frames of a commit that was never acknowledged. The log has to be emptied before the next
+    /// commit: a later one that is torn in front of them would look like damage.
+    Torn,
+}
+
+/// Tells how the log ends, and refuses one in which acknowledged commits are damaged. Opens only `-wal`, on which SQLite holds
 /// no locks that closing it could drop.
 ///
 /// # Errors
 ///
 /// [`Error::Missing`]; a log that cannot be read is left to SQLite to complain about.
-pub fn check(ledger: &Path) -> Result<(), Error> {
+pub fn check(ledger: &Path) -> Result<End, Error> {
     let mut path = ledger.to_owned().into_os_string();
     path.push("-wal");
     let path = Path::new(&path);
-    let look = || File::open(path).and_then(|file| is_whole(&mut BufReader::new(file)));
-    let is_whole = || look().unwrap_or(true);
-    if (0..LOOKS).any(|_| is_whole()) {
-        return Ok(());
+    let look = || File::open(path).and_then(|file| end(&mut BufReader::new(file)));
+    let look = |_| look().unwrap_or(Some(End::Whole));
+    if let Some(end) = (0..LOOKS).find_map(look) {
+        return Ok(end);
     }
     Err(Error::Missing { what: format!("commits in `{}` are unreadable", path.display()) })
 }
 
-/// Whether no acknowledged commit is behind a wrong frame.
-fn is_whole(from: &mut impl Read) -> io::Result<bool> {
+/// How the log ends; `None` if an acknowledged commit is behind a wrong frame.
+fn end(from: &mut impl Read) -> io::Result<Option<End>> {
     let mut header = [0; HEADER];
     if !fill(from, &mut header)? || header == [0; HEADER] {
-        return Ok(true);
+        return Ok(Some(End::Whole));
     }
     let word = |at: usize| {
         u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
@@ -54,23 +64,24 @@ fn is_whole(from: &mut impl Read) -> io::Result<bool> {
     if !is_header {
         // It is synced before the first frame is written.
         let mut frame = [0; FRAME_HEADER];
-        return Ok(!fill(from, &mut frame)?);
+        return Ok(if fill(from, &mut frame)? { None } else { Some(End::Torn) });
     }
     let mut frame = vec![0; FRAME_HEADER + page];
-    let (mut wrong, mut commit_behind) = (false, false);
+    let (mut wrong, mut torn, mut commit_behind) = (false, false, false);
     while fill(from, &mut frame)? {
         let of_this_log = frame[8..16] == header[16..24];
         if of_this_log && commit_behind {
-            return Ok(false);
+            return Ok(None);
         }
         if !wrong {
             sum.add(&frame[..8]);
             sum.add(&frame[FRAME_HEADER..]);
             wrong = !of_this_log || frame[16..24] != sum.bytes();
         }
+        torn |= wrong && of_this_log;
         commit_behind |= wrong && of_this_log && frame[4..8] != [0; 4];
     }
-    Ok(true)
+    Ok(Some(if torn { End::Torn } else { End::Whole }))
 }
 
 /// Reads until the buffer is full; `false` when the file ends before.
@@ -128,7 +139,15 @@ mod tests {
     }
 
     fn whole(bytes: &[u8]) -> bool {
-        is_whole(&mut io::Cursor::new(bytes)).unwrap()
+        end(&mut io::Cursor::new(bytes)).unwrap().is_some()
+    }
+
+    #[test]
+    fn a_last_commit_that_is_torn_is_told_from_a_whole_one() {
+        let mut log = log();
+        assert_eq!(end(&mut io::Cursor::new(&log)).unwrap(), Some(End::Whole));
+        *log.last_mut().unwrap() ^= 1;
+        assert_eq!(end(&mut io::Cursor::new(&log)).unwrap(), Some(End::Torn));
     }
 
     #[test]

@@ -18,6 +18,10 @@ const CHECKPOINT_BYTES: usize = 16 << 20;
 /// What a row costs in the WAL besides the document: pages of four tables, rounded up.
 const ROW_BYTES: usize = 2048;
 
+/// What a commit costs besides its rows: the pages of the counts and of the trees' tops, measured at
+/// 10 KiB for a lone intent's and rounded up.
+const COMMIT_BYTES: usize = 16 << 10;
+
 /// What one commit writes. All of it, or nothing.
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -57,7 +61,7 @@ impl Writer {
     ///
     /// The file cannot be opened, is not ours, is newer than this program, or is damaged.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        wal::check(path)?;
+        let end = wal::check(path)?;
         let connection = layout::open_for_writing(path)?;
         let id = row::read_meta(&connection, "ledger_id")?;
         let epoch = row::read_epoch(&connection)?;
@@ -66,7 +70,11 @@ impl Writer {
         wal.push("-wal");
         let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len() as usize);
         let commits = Census::read(&connection)?.commits;
-        Ok(Writer { connection, id, epoch, commits, wal_bytes, room: Room::new(path) })
+        let writer = Writer { connection, id, epoch, commits, wal_bytes, room: Room::new(path) };
+        if end == wal::End::Torn {
+            writer.empty_log()?;
+        }
+        Ok(writer)
     }
 
     /// Tells this ledger from every other one, for ever.
@@ -133,7 +141,7 @@ impl Writer {
             Verdict::Rejected { .. } => 0,
         });
         let rows = changes.accept.len() + changes.finish.len() + changes.progress.len() + 1;
-        self.wal_bytes += documents.sum::<usize>() + rows * ROW_BYTES;
+        self.wal_bytes += documents.sum::<usize>() + rows * ROW_BYTES + COMMIT_BYTES;
         Ok(seqs)
     }
 
@@ -164,12 +172,17 @@ impl Writer {
     ///
     /// As for [`Writer::tidy`]; everything committed is safe all the same.
     pub fn close(self) -> Result<(), Error> {
-        match self.checkpoint("TRUNCATE") {
-            Err(error) if !error.is_full() => return Err(error),
-            _ => {}
-        }
+        self.empty_log()?;
         fault::step("ledger.close", || self.connection.close().map_err(|(_, source)| source))
             .map_err(failed("close"))
+    }
+
+    /// Copies everything back and cuts the log. A reader or a full disk in the way leaves it as it is.
+    fn empty_log(&self) -> Result<(), Error> {
+        match self.checkpoint("TRUNCATE") {
+            Err(error) if !error.is_full() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn checkpoint(&self, mode: &str) -> Result<(), Error> {

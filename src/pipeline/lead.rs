@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::fault;
 use tracing::warn;
 
+use crate::fault;
 use crate::ledger::{self, Reader, Writer};
 use crate::model::{Layout, Timestamp};
 use crate::pipeline::Error;
@@ -87,11 +87,13 @@ impl Claimant {
             seals.push(sealed.map_err(|source| Error::Sink { sink: sink.name().into(), source })?);
         }
         let floor = marker.map_or(0, |marker| marker.epoch);
+        let older = writer.epoch();
         let epoch = writer.raise_epoch(floor).map_err(Error::Ledger)?;
         drop(seals);
         let (ledger_id, commits) = (writer.id().to_owned(), writer.commits());
         let marker = Marker { ledger_id, epoch, commits };
         marker.write(&self.layout.marker).map_err(Error::Spool)?;
+        Marker::tidy(&self.layout.marker, older);
 
         let open = writer.open_intents().map_err(Error::Ledger)?;
         let claimed = spool.claimed_names().map_err(Error::Spool)?;
@@ -174,6 +176,11 @@ impl Lead {
     /// The lock was lost, or the marker cannot be synced.
     pub fn mark(&self) -> Result<(), Error> {
         self.check_lock()?;
+        let current = self.read(Reader::epoch).map_err(Error::Ledger)?;
+        if current != self.epoch {
+            let fenced = ledger::Error::Fenced { ours: self.epoch, current };
+            return Err(Error::Ledger(fenced));
+        }
         let commits = self.commits.load(Ordering::Relaxed);
         let marker = Marker { commits, ..self.marker.clone() };
         match marker.write(&self.path) {

@@ -57,14 +57,14 @@ impl Stage {
     ) -> Result<(), Error> {
         let mut unsynced = Unsynced::default();
         let left = left.into_iter().filter_map(|open| recovery::repeated(open, window)).collect();
-        self.archive(left, &mut unsynced, beat);
+        self.archive(left, &mut unsynced, beat)?;
         loop {
             let message = match unsynced.due() {
                 Some(due) => beat.idle(|| requests.recv_deadline(due)),
                 None => beat.idle(|| requests.recv().map_err(RecvTimeoutError::from)),
             };
             match message {
-                Ok(group) => self.archive(group, &mut unsynced, beat),
+                Ok(group) => self.archive(group, &mut unsynced, beat)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -76,9 +76,14 @@ impl Stage {
     }
 
     /// Archives a group, however long it takes: its outcomes are in the ledger and only shown here.
-    fn archive(&self, group: Vec<archive::Request>, unsynced: &mut Unsynced, beat: &Beat) {
+    fn archive(
+        &self,
+        group: Vec<archive::Request>,
+        unsynced: &mut Unsynced,
+        beat: &Beat,
+    ) -> Result<(), Error> {
         for request in &group {
-            self.archive_one(request, beat);
+            self.archive_one(request, beat)?;
             if let Some(name) = &request.archived_as {
                 self.names.used(archive::shelf(request.record.outcome), name);
             }
@@ -95,17 +100,25 @@ impl Stage {
             let _ = to_reader.send(records);
         }
         drop(tokens);
+        Ok(())
     }
 
-    fn archive_one(&self, request: &archive::Request, beat: &Beat) {
+    fn archive_one(&self, request: &archive::Request, beat: &Beat) -> Result<(), Error> {
+        // Where the lock has gone another one may have archived it, and synced what it wrote.
+        self.lead.check_lock()?;
         let mut failed = false;
         while let Err(error) = archive::archive(&self.spool, request) {
             if !failed {
                 warn!(seq = request.record.seq.0, error = %Chain(&error), "not archived yet; trying again");
             }
             failed = true;
+            if error.is_of_the_device() {
+                // A disk that is gone fails its sync too; then there is nothing to wait for.
+                self.spool.sync_archive().map_err(Error::Spool)?;
+            }
             let _ = beat.idle(|| after(RETRY).recv());
         }
+        Ok(())
     }
 
     fn sync(&self, unsynced: &mut Unsynced) -> Result<(), Error> {

@@ -83,6 +83,8 @@ impl Submission {
             (Verdict::Admitted { document, intent: summary, source }, Some(intent)) => {
                 record.intent = Some(summary);
                 record.source = source;
+                let mut token = self.token;
+                token.rest();
                 Admission::Item(Item {
                     record,
                     claim,
@@ -90,7 +92,7 @@ impl Submission {
                     document: document.into(),
                     progress: Vec::new(),
                     resumed: false,
-                    token: self.token,
+                    token,
                 })
             }
             (Verdict::Rejected { rejection, archive }, _) => {

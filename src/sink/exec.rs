@@ -130,12 +130,18 @@ impl Sink for Exec {
                 )));
                 continue;
             }
-            let failed = |source| Fatal::Lock { path: self.scratch.clone(), source };
-            let scratch = self.open_scratch().map_err(failed)?;
-            let locked = self.lock.acquire(&scratch, context.deadline).map_err(failed)?;
-            if locked.is_none() {
-                let held = format!("`{}` was locked all the time", self.scratch.display());
-                answers.push(Answer::Failed(unavailable(held)));
+            // Nothing has happened yet: without the lock (no descriptor left, say) it is tried again.
+            let locked = self
+                .open_scratch()
+                .and_then(|scratch| self.lock.acquire(&scratch, context.deadline));
+            let why = match &locked {
+                Ok(Some(_)) => None,
+                Ok(None) => Some("was locked all the time".to_owned()),
+                Err(error) => Some(format!("cannot be locked: {error}")),
+            };
+            if let Some(why) = why {
+                let message = format!("`{}` {why}", self.scratch.display());
+                answers.push(Answer::Failed(unavailable(message)));
                 continue;
             }
             context.fence.check()?;

@@ -142,7 +142,10 @@ impl Inbox {
         let Ok(now) = sight_at(&spool.work, &claimed_as, &file) else {
             return Ok(Claimed::Other(claimed_as));
         };
-        if (now.print.device, now.print.inode) == (sighting.print.device, sighting.print.inode) {
+        // The number of an inode is used again: a link may have become a file under it.
+        let is_same = now.kind == sighting.kind
+            && (now.print.device, now.print.inode) == (sighting.print.device, sighting.print.inode);
+        if is_same {
             return Ok(Claimed::Taken(Claim { claimed_as, file, print: now.print, fd: None }));
         }
         match rename(&spool.work, &claimed_as, &self.directory, file.as_bytes()) {

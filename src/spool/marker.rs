@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ impl Marker {
     /// Writing or syncing failed; the old marker stands, or the new one.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let text = serde_json::to_string(self).expect("a string and a number always serialise");
-        let temporary = path.with_extension("tmp");
+        let temporary = temporary(path, self.epoch);
         let failed = |source| Error::Write { path: path.to_owned(), source };
         let mut file = fault::step("marker.create", || File::create(&temporary)).map_err(failed)?;
         fault::step("marker.write", || file.write_all(format!("{text}\n").as_bytes()))
@@ -55,4 +55,16 @@ impl Marker {
         let parent = path.parent().unwrap_or(Path::new("."));
         fault::guard("marker.sync-name", || File::open(parent)?.sync_all()).map_err(synced)
     }
+
+    /// Removes what the leader of an older epoch left of a marker that it was writing.
+    pub fn tidy(path: &Path, epoch: u64) {
+        // There is none as a rule; and what stays does no harm.
+        let _ = std::fs::remove_file(temporary(path, epoch));
+    }
+}
+
+/// Each leader has a name of its own: one that wakes late must not write into what has become the
+/// marker of another.
+fn temporary(path: &Path, epoch: u64) -> PathBuf {
+    path.with_extension(format!("{epoch}.tmp"))
 }

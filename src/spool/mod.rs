@@ -68,6 +68,18 @@ pub enum Error {
     MarkerForm { path: PathBuf, found: String },
 }
 
+impl Error {
+    /// Whether it was the device that failed a write, and not a lack of room or of rights.
+    pub fn is_of_the_device(&self) -> bool {
+        match self {
+            Error::Write { source, .. } | Error::Archive { source, .. } => {
+                source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The directories that are ours alone.
 #[derive(Debug)]
 pub struct Spool {

@@ -44,8 +44,10 @@ pub struct Log {
     /// Final records that somebody was told while the run went on, as JSON objects with at least
     /// `seq`, `file`, `outcome` and `code`.
     pub told: Vec<Value>,
-    /// What an effect recorder saw, in its order, by `correlation_id`. Empty when there was none.
-    pub effects: Vec<String>,
+    /// What an effect recorder saw, in its order, by `correlation_id`; absent where there was none.
+    pub effects: Option<Vec<String>>,
+    /// Status files that were looked at already.
+    shown: BTreeSet<String>,
 }
 
 impl Log {
@@ -64,9 +66,13 @@ impl Log {
     /// Notes all status files that are there now: whoever looks at them has been told.
     pub fn told_by_status(&mut self, site: &Site) {
         for name in site.names("status") {
+            if self.shown.contains(&name) {
+                continue;
+            }
             let Ok(text) = std::fs::read(site.spool().join("status").join(&name)) else { continue };
             if let Ok(status) = serde_json::from_slice(&text) {
                 self.told.push(status);
+                self.shown.insert(name);
             }
         }
     }
@@ -171,8 +177,9 @@ fn drops(records: &[Record], log: &Log, found: &mut Vec<String>) {
                 }
             }
             (None, Expect::Admitted) => found.push(format!("`{}` has no record", drop.file)),
-            (Some(record), Expect::Admitted) if record.text("outcome") == "rejected" => {
-                found.push(format!("`{}` was rejected: {}", drop.file, record.0));
+            (Some(record), Expect::Admitted) if !record.is_success() => {
+                found
+                    .push(format!("`{}` was admitted and has no success: {}", drop.file, record.0));
             }
             (Some(record), Expect::Rejected(code))
                 if (record.text("outcome"), record.text("code")) != ("rejected", code) =>
@@ -183,7 +190,11 @@ fn drops(records: &[Record], log: &Log, found: &mut Vec<String>) {
         }
     }
     for ((file, digest), rest) in &unmatched {
-        if !rest.is_empty() && !doubtful.contains(file.as_str()) {
+        // Of a file that may be half there may be a refusal; what was admitted was dropped whole.
+        let may_be_half = |record: &&Record| {
+            doubtful.contains(file.as_str()) && record.text("outcome") == "rejected"
+        };
+        if !rest.iter().all(may_be_half) {
             let known = log.drops.iter().any(|drop| drop.file == *file);
             let seqs: Vec<u64> = rest.iter().map(|record| record.seq()).collect();
             let what = if known { "one record too many" } else { "a record that nobody dropped" };
@@ -228,16 +239,19 @@ fn superseded(records: &[Record], found: &mut Vec<String>) {
 }
 
 fn effects(records: &[Record], log: &Log, found: &mut Vec<String>) {
-    if log.effects.is_empty() {
-        return;
+    for record in records.iter().filter(|record| record.is_effective()) {
+        if record.0["receipts"].as_array().is_none_or(Vec::is_empty) {
+            found.push(format!("seq {} took effect without a receipt", record.seq()));
+        }
     }
+    let Some(effects) = &log.effects else { return };
     let by_id: HashMap<&str, &Record> = records
         .iter()
         .filter_map(|record| Some((record.0["intent"]["correlation_id"].as_str()?, record)))
         .collect();
     let mut last: HashMap<_, u64> = HashMap::new();
     let mut seen = BTreeSet::new();
-    for id in &log.effects {
+    for id in effects {
         let Some(record) = by_id.get(id.as_str()) else {
             found.push(format!("an effect of `{id}`, which has no record"));
             continue;
@@ -327,6 +341,9 @@ fn archived(site: &Site, expected: Vec<(&str, String)>, found: &mut Vec<String>)
                 found.push(format!("a failed document without a reason: {name}"));
             }
             let path = site.spool().join(shelf).join(name);
+            if shelf == "failed" && !is_whole_reason(&path) {
+                found.push(format!("the reason of failed/{name} is torn"));
+            }
             // A record of what was not read has no digest.
             let key = |digest| (shelf, digest);
             let digest = content(&path).map(|bytes| digest(&bytes)).unwrap_or_default();
@@ -352,6 +369,15 @@ fn content(path: &Path) -> Option<Vec<u8>> {
     let about = std::fs::symlink_metadata(path).ok()?;
     let is_document = about.is_file() && about.len() <= 64 << 20;
     is_document.then(|| std::fs::read(path).ok())?
+}
+
+/// Whether the reason beside a failed document can be read, if its name was not cut.
+fn is_whole_reason(document: &Path) -> bool {
+    let name = document.file_name().unwrap_or_default().to_string_lossy();
+    let reason = document.with_file_name(format!("{name}.reason.json"));
+    let Ok(text) = std::fs::read(reason) else { return true };
+    serde_json::from_slice::<Value>(&text)
+        .is_ok_and(|reason| reason["seq"].is_u64() && reason["code"].is_string())
 }
 
 type Tree = BTreeMap<String, Vec<u8>>;

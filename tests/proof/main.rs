@@ -78,16 +78,21 @@ fn main() -> ExitCode {
     }
     let seed = args.seed.unwrap_or_else(report::random_seed);
     let options = Options { full: args.full, seed, minutes: args.minutes };
-    let mut failed = false;
+    let (mut failed, mut ran) = (false, false);
     for (name, rows) in HARNESSES {
         if !args.harnesses.is_empty() && !args.harnesses.iter().any(|wanted| wanted == name) {
             continue;
         }
         for row in rows() {
             if row.id.contains(&args.only) || row.what.contains(&args.only) {
+                ran = true;
                 failed |= !report::run(name, &row, &options);
             }
         }
+    }
+    if !ran {
+        eprintln!("no row is called or described like `{}`", args.only);
+        return ExitCode::from(2);
     }
     ExitCode::from(u8::from(failed))
 }

@@ -6,13 +6,14 @@
 mod load;
 mod measure;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::check::check;
+use crate::io::disk::Disk;
 use crate::report::{Options, Row, Tally, percentile};
 use crate::support::{Daemon, Site, names, wait_until};
+use crate::workload::effects;
 
 use load::Load;
 use measure::Life;
@@ -25,24 +26,6 @@ const DISK_MIB: u32 = 512;
 
 pub fn rows() -> Vec<Row> {
     vec![Row { id: "soak", what: "load, faults and a kill a minute for minutes", run: soak }]
-}
-
-/// A filesystem in memory that can be filled; unmounted when dropped.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(at: &Path) -> Option<Self> {
-        let size = format!("size={DISK_MIB}m");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at);
-        mount.output().is_ok_and(|output| output.status.success()).then(|| Disk(at.to_owned()))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
 }
 
 fn config(records: &Path) -> String {
@@ -59,15 +42,15 @@ fn config(records: &Path) -> String {
 
 fn soak(options: &Options) -> Tally {
     let dir = tempfile::tempdir().unwrap();
-    let (place, records) = (dir.path().join("site"), dir.path().join("records"));
-    std::fs::create_dir_all(&place).unwrap();
+    let records = dir.path().join("records");
     std::fs::create_dir_all(&records).unwrap();
     let mut tally = Tally::default();
-    let disk = Disk::mount(&place);
+    let disk = Disk::memory(&format!("size={DISK_MIB}m"));
     if disk.is_none() {
         tally.notes.push("no filesystem can be mounted here: it is never full".to_owned());
     }
-    let site = Site::at(&[&place], &config(&records));
+    let place = disk.as_ref().map_or(dir.path(), Disk::path);
+    let site = Site::at(&[place], &config(&records));
     let load = Load::start(&site, options.seed);
     let mut lives = Vec::new();
     let mut takeovers = Vec::new();
@@ -76,6 +59,7 @@ fn soak(options: &Options) -> Tally {
         let standby = site.launch(&[]);
         standby.wait_for_message("standby");
         lives.push(live(&site, &leader, disk.is_some(), &mut tally));
+        load.told_by_status(&site);
         let killed = Instant::now();
         leader.kill();
         tally.fired += 1;
@@ -92,7 +76,7 @@ fn soak(options: &Options) -> Tally {
     // What SIGTERM left for a later retry is finished by one more start.
     let rest = site.run(&["batch", "--quiet"]);
     tally.require(rest.code == Some(0), || format!("the rest: {:?} {}", rest.code, rest.stderr));
-    log.effects = effects(&records);
+    log.effects = Some(effects(&records));
     tally.acked = log.told.len() as u64;
     tally.violations.extend(check(&site, &log));
     for part in ["inbox", "work", "status", "failed", "processed"] {
@@ -154,15 +138,6 @@ fn inject(fault: Fault, site: &Site, leader: &Daemon, can_fill: bool) -> bool {
         }
     }
     true
-}
-
-/// The correlation ids of all effects, in their order.
-fn effects(records: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(records.join("effects")).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|intent| Some(intent["correlation_id"].as_str()?.to_owned()))
-        .collect()
 }
 
 /// Dot-files in a directory.

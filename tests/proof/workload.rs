@@ -91,16 +91,27 @@ impl Work {
             tally.violation(format!("recovery ends with {:?}: {}", finished.code, finished.stderr));
             return tally;
         }
-        let effects = std::fs::read_to_string(self.records.join("effects")).unwrap_or_default();
-        // A command that was killed before its newline leaves two documents on one line.
-        self.log.effects = serde_json::Deserializer::from_str(&effects)
-            .into_iter::<serde_json::Value>()
-            .map_while(Result::ok)
-            .filter_map(|intent| Some(intent["correlation_id"].as_str()?.to_owned()))
-            .collect();
+        self.log.effects = Some(effects(&self.records));
         tally.violations = crate::check::check(&self.site, &self.log);
         tally
     }
+}
+
+/// What a recorder has written, by `correlation_id`.
+///
+/// A command that read its document while the disk went away has written a torn line, which is no
+/// effect; one that was killed before its newline leaves two documents on one.
+pub fn effects(records: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(records.join("effects")).unwrap_or_default();
+    text.lines()
+        .flat_map(|line| serde_json::Deserializer::from_str(line).into_iter().map_while(Result::ok))
+        .filter_map(|intent: serde_json::Value| Some(intent["correlation_id"].as_str()?.to_owned()))
+        .collect()
+}
+
+/// A temporary directory in memory where there is such a place.
+pub fn memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
 }
 
 fn config(records: &Path) -> String {

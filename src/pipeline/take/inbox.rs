@@ -321,8 +321,7 @@ impl Taker<'_> {
             if !room.takes(bytes) {
                 break;
             }
-            let Some(token) = self.stage.window.admit(bytes, self.candidates.in_flight_max())
-            else {
+            let Some(token) = self.stage.window.admit(bytes, self.candidates.moving_max()) else {
                 self.crowded = true;
                 break;
             };

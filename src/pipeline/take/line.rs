@@ -2,9 +2,10 @@
 //!
 //! One user's flood must not make another one wait behind all of it. As long as few files wait they
 //! are taken as they came, whoever dropped them. In a crowd each owner has a turn for each file, and
-//! less may be in flight, so that whoever comes new finds a short way through the stages behind.
+//! less may be moving, so that whoever comes new finds a short way through the stages behind.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use crate::limits::{GROUP_MAX, IN_FLIGHT_MAX};
@@ -17,9 +18,9 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 /// Owners that are told apart; those beyond share the turn of the last one.
 const OWNERS_MAX: usize = 1024;
 
-/// In flight while several owners drop files and a crowd waits: what is ahead of a file that comes new,
-/// and still enough to share a commit.
-const SHARED_IN_FLIGHT_MAX: usize = GROUP_MAX / 16;
+/// On their way into the ledger, or as refused ones into the archive, while several owners drop files
+/// and a crowd waits: what is ahead of a file that comes new, and still enough to share a commit.
+const SHARED_MOVING_MAX: usize = GROUP_MAX / 16;
 
 /// Files that wait to be claimed.
 #[derive(Debug, Default)]
@@ -93,19 +94,15 @@ impl Line {
         sighting
     }
 
-    /// How many intents may be in flight at once.
-    pub fn in_flight_max(&self) -> usize {
-        if self.seen.len() > 1 && self.len > GROUP_MAX {
-            SHARED_IN_FLIGHT_MAX
-        } else {
-            IN_FLIGHT_MAX
-        }
+    /// How many intents may be moving at once: see `Window::admit`.
+    pub fn moving_max(&self) -> usize {
+        if self.seen.len() > 1 && self.len > GROUP_MAX { SHARED_MOVING_MAX } else { IN_FLIGHT_MAX }
     }
 
     /// Whose file is next.
     fn next(&self) -> Option<u32> {
         if self.len > GROUP_MAX {
-            let after = self.owners.range(self.last.saturating_add(1)..).next();
+            let after = self.owners.range((Bound::Excluded(self.last), Bound::Unbounded)).next();
             return after.or_else(|| self.owners.iter().next()).map(|(owner, _)| *owner);
         }
         let first = |(_, waiting): &(&u32, &VecDeque<Sighting>)| {
@@ -140,7 +137,7 @@ mod tests {
         line.extend(vec![sighting(7, 1), sighting(3, 2), sighting(7, 3)], now);
         line.extend(vec![sighting(3, 4)], now);
         assert_eq!(arrivals(&mut line, 9), [(7, 1), (3, 2), (7, 3), (3, 4)]);
-        assert_eq!(line.in_flight_max(), IN_FLIGHT_MAX);
+        assert_eq!(line.moving_max(), IN_FLIGHT_MAX);
     }
 
     #[test]
@@ -148,9 +145,9 @@ mod tests {
         let mut line = Line::default();
         let now = Instant::now();
         line.extend((0..5_000).map(|arrival| sighting(3, arrival)).collect(), now);
-        assert_eq!(line.in_flight_max(), IN_FLIGHT_MAX, "one owner has all of it");
+        assert_eq!(line.moving_max(), IN_FLIGHT_MAX, "one owner has all of it");
         line.extend(vec![sighting(7, 5_001), sighting(7, 5_002)], now);
-        assert_eq!(line.in_flight_max(), SHARED_IN_FLIGHT_MAX);
+        assert_eq!(line.moving_max(), SHARED_MOVING_MAX);
         assert_eq!(
             arrivals(&mut line, 6),
             [(3, 0), (7, 5_001), (3, 1), (7, 5_002), (3, 2), (3, 3)],
@@ -178,6 +175,6 @@ mod tests {
         line.extend(vec![sighting(7, 1)], now);
         line.pop();
         line.extend((0..5_000).map(|arrival| sighting(3, arrival)).collect(), now + REMEMBERED);
-        assert_eq!(line.in_flight_max(), IN_FLIGHT_MAX);
+        assert_eq!(line.moving_max(), IN_FLIGHT_MAX);
     }
 }

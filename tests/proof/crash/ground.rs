@@ -1,6 +1,6 @@
 //! What sites stand on: memory, or filesystems that can lose power.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
@@ -38,7 +38,7 @@ impl Ground {
     ///
     /// Why such filesystems cannot be had here, for a person.
     pub fn make(layout: Layout) -> Result<Self, String> {
-        let dir = memory();
+        let dir = crate::workload::memory();
         let (kind, count) = match layout {
             Layout::Memory => (Kind::Ext4, 0),
             Layout::One(kind) => (kind, 1),
@@ -91,10 +91,4 @@ impl Plot {
             std::fs::remove_dir_all(directory).expect("it is ours");
         }
     }
-}
-
-/// A temporary directory in memory where there is such a place.
-fn memory() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).expect("a temporary directory")
 }

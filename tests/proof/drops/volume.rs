@@ -84,9 +84,6 @@ fn backlog(options: &Options) -> Tally {
     tally
 }
 
-/// The inbox is one queue in the order of arrival. A flood that the daemon keeps up with must not be
-/// felt, which is held to a bound; one above that holds up everybody behind it, which is measured
-/// here and not bounded. The bound is on the median: of few samples the largest is the machine's.
 /// Latency is looked at beside a stream of junk that the daemon keeps up with, and beside a flood that
 /// it does not: there a good file must not wait behind the backlog.
 fn flood(options: &Options) -> Tally {

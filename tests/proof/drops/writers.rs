@@ -160,7 +160,7 @@ fn blended(options: &Options) -> Tally {
     intentd::sys::ignore_signals().unwrap();
     let mut tally = Tally::default();
     let disk = tempfile::tempdir().unwrap();
-    let memory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let memory = crate::workload::memory();
     let wanted = if options.full { 100_000 } else { 5_000 };
     for (place, root) in [("on disk", disk.path()), ("in memory", memory.path())] {
         tally.add(blended_at(root, wanted), place);

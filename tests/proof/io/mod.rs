@@ -4,7 +4,7 @@
 //! work, keeps old promises and goes on by itself; interrupted calls and short transfers have no
 //! effect; whatever else fails is tried again or told, and nothing is lost.
 
-mod disk;
+pub mod disk;
 mod full;
 mod limits;
 mod strace;

@@ -11,6 +11,9 @@ use crate::report::{Options, Random, Tally};
 use crate::support::Site;
 use crate::workload::Work;
 
+/// A fault that has passed holds nobody up for so long.
+const BOUND_ONCE: Duration = Duration::from_secs(30);
+
 /// A run that goes on for longer waits for the fault to end.
 const BOUND: Duration = Duration::from_millis(1_500);
 
@@ -254,7 +257,8 @@ fn one(point: &Point) -> Tally {
     let mut work = Work::prepare(&[dir.path()], &dir.path().join("records"));
     let trace = dir.path().join("trace");
     let command = point.plan(&work.site).command(&work.site, &Work::ARGS, &trace);
-    let ended = strace::run(command, BOUND);
+    let bound = if point.for_ever { BOUND } else { BOUND_ONCE };
+    let ended = strace::run(command, bound);
     let trace = Trace::read(&trace);
     let mut tally = Tally { fired: trace.fired().min(1), ..Tally::default() };
     if tally.fired > 0 {
@@ -276,6 +280,7 @@ fn judge(point: &Point, ended: &Ended, trace: &Trace, site: &Site, tally: &mut T
             tally.violation(format!("synced again after a failed sync: {object}"));
         }
     }
+    tally.require(point.for_ever || code.is_some(), || format!("hangs after one fault: {}", why()));
     // Panics (101) and deaths by signal answer no fault of a disk.
     tally.require(matches!(code, None | Some(0 | 1 | 74)) || may_refuse(point, ended), why);
     if matches!(code, Some(0 | 1)) {

@@ -13,9 +13,9 @@ const UNDER_THE_SEAL: &[(&str, &str)] = &[
     ("fence.check.after", "package"),
     ("fence.check.after", "emit"),
     ("publish.rename.before", "package"),
-    ("exec.spawn.before", "emit"),
+    ("child.spawn.before", "emit"),
     ("publish.rename.after", "package"),
-    ("exec.spawn.after", "emit"),
+    ("child.spawn.after", "emit"),
 ];
 
 /// Stops the leader under the seal, breaks its lock, starts another one, wakes the leader.

@@ -84,7 +84,7 @@ fn launch_with(site: &Site, variables: &[(&str, &str)]) -> Daemon {
 }
 
 /// Waits until the process is stopped, as `FAILPOINTS` stops it.
-fn wait_until_stopped(daemon: &Daemon) {
+pub fn wait_until_stopped(daemon: &Daemon) {
     let stat = format!("/proc/{}/stat", daemon.pid());
     wait_until("a stopped process", || {
         std::fs::read_to_string(&stat)

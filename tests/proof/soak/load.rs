@@ -57,6 +57,11 @@ impl Load {
         Load { stopping, log, producers }
     }
 
+    /// Notes what is told now.
+    pub fn told_by_status(&self, site: &Site) {
+        self.log.lock().unwrap().told_by_status(site);
+    }
+
     /// Lets every producer finish its file, and says what was dropped.
     pub fn stop(self) -> Log {
         self.stopping.store(true, Ordering::Relaxed);

@@ -14,14 +14,20 @@ const RSS_ROOM_KIB: u64 = 6 << 10;
 /// `journal_size_limit`, and what one more group adds.
 const WAL_MAX: u64 = 72 << 20;
 
-/// One look at a process.
+/// What is staged or retired at fifty packages a second for ten seconds, what is kept for reuse, and
+/// what killed leaders have left.
+const STAGED_MAX: u64 = 4_096;
+
+/// One look at a process, and at what it left lying.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
+    age: Duration,
     rss_kib: u64,
     fds: u64,
     threads: u64,
     watches: u64,
     wal_bytes: u64,
+    staged: u64,
 }
 
 /// All looks at one process, once it was warm.
@@ -47,12 +53,15 @@ impl Life {
         let watches = fds.iter().filter_map(|path| std::fs::read_to_string(path).ok());
         let watches = watches.map(|text| text.matches("inotify wd:").count() as u64).sum();
         let wal = std::fs::metadata(site.state().join("ledger.db-wal"));
+        let staging = std::fs::read_dir(site.packages().join(".intentd"));
         self.samples.push(Sample {
+            age,
             rss_kib: field("VmRSS:"),
             fds: fds.len() as u64,
             threads: field("Threads:"),
             watches,
             wal_bytes: wal.map_or(0, |metadata| metadata.len()),
+            staged: staging.map_or(0, |all| all.count() as u64),
         });
     }
 
@@ -62,6 +71,20 @@ impl Life {
         let least = |part: &[Sample]| part.iter().map(&figure).min().unwrap_or_default();
         (least(&self.samples[..third]), least(&self.samples[self.samples.len() - third..]))
     }
+}
+
+/// The slope of a figure over time, in its unit a minute: least squares over all samples.
+fn slope(samples: &[Sample], figure: impl Fn(&Sample) -> u64) -> f64 {
+    let points: Vec<(f64, f64)> = samples
+        .iter()
+        .map(|sample| (sample.age.as_secs_f64() / 60.0, figure(sample) as f64))
+        .collect();
+    let count = points.len().max(1) as f64;
+    let (x, y) = points.iter().fold((0.0, 0.0), |(x, y), point| (x + point.0, y + point.1));
+    let (x, y) = (x / count, y / count);
+    let over = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum::<f64>();
+    let under = points.iter().map(|point| (point.0 - x).powi(2)).sum::<f64>();
+    if under == 0.0 { 0.0 } else { over / under }
 }
 
 /// A figure by its name.
@@ -93,6 +116,21 @@ pub fn judge(lives: &[Life], tally: &mut Tally) {
             "life {number}: {first} to {last} KiB, {fds} descriptors, {threads} threads, log at most {} KiB",
             wal >> 10
         ));
+        let slope = |figure: fn(&Sample) -> u64| slope(&life.samples, figure);
+        tally.notes.push(format!(
+            "        a minute: memory {:+.0} KiB, descriptors {:+.1}, threads {:+.1}, watches {:+.1}, \
+             staged directories {:+.1}, log {:+.0} KiB",
+            slope(|sample| sample.rss_kib),
+            slope(|sample| sample.fds),
+            slope(|sample| sample.threads),
+            slope(|sample| sample.watches),
+            slope(|sample| sample.staged),
+            slope(|sample| sample.wal_bytes >> 10),
+        ));
+        let staged = life.samples.iter().map(|sample| sample.staged).max().unwrap_or_default();
+        tally.require(staged <= STAGED_MAX, || {
+            format!("life {number}: {staged} staged directories")
+        });
     }
     if let [first, .., last] = lives {
         for (name, figure) in FIGURES {
