@@ -88,11 +88,19 @@ impl Intake {
 
     /// Reads and judges a group of claims; the answers are in the same order.
     pub fn read(&self, spool: &Spool, rules: &Arc<Rules>, group: &[Taken]) -> Vec<Reading> {
-        let one = |taken: &Taken| read(spool, rules, taken, self.leases);
+        self.each(group, |taken| read(spool, rules, taken, self.leases))
+    }
+
+    /// What `work` makes of each, in order; waits for all.
+    pub fn each<T: Sync, R: Send>(
+        &self,
+        group: &[T],
+        work: impl Fn(&T) -> R + Sync + Send,
+    ) -> Vec<R> {
         match group {
             // Waking the pool would cost a lone intent more than reading it.
-            [taken] => vec![one(taken)],
-            _ => self.pool.install(|| group.par_iter().map(one).collect()),
+            [one] => vec![work(one)],
+            _ => self.pool.install(|| group.par_iter().map(work).collect()),
         }
     }
 

@@ -27,6 +27,9 @@ pub const WAITING_MAX: usize = 4_096;
 /// Intents claimed, accepted or committed together: at 256 rows the ledger's sync is amortised.
 pub const GROUP_MAX: usize = 256;
 
+/// Groups of finished records that may wait to be shown: the shelf waits for a slow terminal.
+pub const GROUPS_SHOWN_MAX: usize = 4;
+
 /// Bytes of documents in one group or batch: one group of the largest documents stays below it.
 pub const GROUP_BYTES_MAX: usize = 8 << 20;
 

@@ -107,6 +107,11 @@ impl Sequence {
         target.line_up(&mut self.ready);
     }
 
+    /// How many intents could be taken now, if there were room for all.
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Whether nothing could be taken now.
     pub fn is_idle(&self) -> bool {
         self.ready.is_empty()

@@ -42,6 +42,18 @@ impl Medium {
     }
 }
 
+/// The machine, as it has to stand beside figures that belong to it.
+pub fn machine() -> String {
+    let about = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = about.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("processor", |(_, model)| model);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    format!("{cores} cores of {model}, Linux {}, load at the start {load}", release.trim())
+}
+
 /// A filesystem, or a directory, that goes when this is dropped: an unmounted image costs no deletion
 /// of files, which would slow down what is measured next.
 #[derive(Debug)]

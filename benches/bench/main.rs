@@ -93,6 +93,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let before = options.compare.as_deref().map(Saved::read);
+    let machine = ground::machine();
     let mut rows = Vec::new();
     for (name, measure) in MEASURES {
         if options.measures.is_empty() || options.measures.iter().any(|wanted| wanted == name) {
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
             rows.extend(measure(options.scale));
         }
     }
+    println!("{machine}\n");
     table::print(&rows, before.as_ref());
     if let Some(path) = &options.save {
         Saved::write(path, &rows);

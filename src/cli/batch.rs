@@ -19,7 +19,7 @@ use crate::config::{Config, Loaded, SinkKind};
 use crate::fault;
 use crate::leader::{Attempt, Holder};
 use crate::ledger::Reader;
-use crate::limits::{GROUP_MAX, LOOK_MAX};
+use crate::limits::{GROUPS_SHOWN_MAX, LOOK_MAX};
 use crate::model::{FileName, Mode, Record};
 use crate::pipeline::signals;
 use crate::pipeline::{self, Event, Live, Operand, Source, Until};
@@ -55,7 +55,7 @@ pub fn run(common: &Common, loaded: Loaded, operands: &[PathBuf]) -> Result<Exit
         Some(_) => Source::Operands(documents),
         None => setup::inbox(config, Until::Drained),
     };
-    let (records, finished) = bounded(GROUP_MAX);
+    let (records, finished) = bounded(GROUPS_SHOWN_MAX);
     let options = setup::options(config, &leadership, Some(records));
     let running = pipeline::start(leadership, source, live, options, &events)?;
     let report = Report::new(common, config, epoch, expected);
@@ -68,13 +68,13 @@ fn listen(
     mut supervisor: Supervisor,
     mut report: Report,
     heard: &Receiver<Event>,
-    finished: &Receiver<Record>,
+    finished: &Receiver<Vec<Record>>,
 ) -> Result<Report> {
     loop {
         let deadline = supervisor.deadline().map_or_else(never, at);
         select! {
             recv(finished) -> record => match record {
-                Ok(record) => report.take(&record)?,
+                Ok(records) => report.take(&records)?,
                 // The shelf is closed; how it went, the events tell.
                 Err(_) => match supervisor.hear(heard.recv()?, true)? {
                     Next::End => break,
@@ -91,8 +91,8 @@ fn listen(
             }
         }
     }
-    for record in finished.try_iter() {
-        report.take(&record)?;
+    for records in finished.try_iter() {
+        report.take(&records)?;
     }
     Ok(report)
 }
@@ -141,7 +141,11 @@ impl Report {
         record.epoch == self.epoch && record.mode == Mode::Batch
     }
 
-    fn take(&mut self, record: &Record) -> Result<()> {
+    fn take(&mut self, records: &[Record]) -> Result<()> {
+        records.iter().try_for_each(|record| self.take_one(record))
+    }
+
+    fn take_one(&mut self, record: &Record) -> Result<()> {
         if !self.is_ours(record) {
             info!(seq = record.seq.0, "finished what an earlier run had left");
             return Ok(());
@@ -173,9 +177,7 @@ impl Report {
             }
             true
         })?;
-        for record in &pending {
-            self.take(record)?;
-        }
+        self.take(&pending)?;
         if let Some(records) = self.records.take() {
             records.finish()?;
         }

@@ -39,9 +39,14 @@ fn in_directory(directory: &Path, names: &NameRule) -> Result<Vec<Operand>> {
     let list = || -> io::Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(directory)? {
-            let path = entry?.path();
-            let taken = path.file_name().is_some_and(|name| names.takes(name.as_bytes()));
-            if taken && !path.is_dir() {
+            let entry = entry?;
+            if !names.takes(entry.file_name().as_bytes()) {
+                continue;
+            }
+            let path = entry.path();
+            // The listing tells; only what a link leads to has to be looked up.
+            let kind = entry.file_type()?;
+            if !(kind.is_dir() || (kind.is_symlink() && path.is_dir())) {
                 paths.push(path);
             }
         }

@@ -1,6 +1,6 @@
 //! `validate`: judges documents and touches nothing.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -10,6 +10,7 @@ use crate::cli::args::{Common, Format};
 use crate::cli::exit::Exit;
 use crate::cli::{inputs, output, setup};
 use crate::config::Loaded;
+use crate::intake::{Intake, Rules};
 use crate::model::{FileName, Rejection, Violation, printable_json};
 use crate::pipeline::Operand;
 use crate::schema::render;
@@ -21,53 +22,101 @@ struct Verdict<'a> {
     violations: &'a [Violation],
 }
 
+/// Documents read and judged at a time: all of the largest size stay below 64 MiB.
+const GROUP: usize = 64;
+
+/// A document with its bytes, as far as they could be read.
+struct Judged {
+    text: Vec<u8>,
+    rejection: Option<Rejection>,
+}
+
 pub fn run(common: &Common, loaded: &Loaded, operands: &[PathBuf]) -> Result<Exit> {
     let rules = setup::rules(&loaded.config)?;
     let documents = inputs::expand(operands, &rules.names)?;
-    let colour = io::stderr().is_terminal() && output::colours_are_welcome();
-    let mut out = BufWriter::new(io::stdout().lock());
-    let mut listed = output::List::new(common.output);
-    let mut exit = Exit::Done;
-    for document in documents {
+    let intake = Intake::start(loaded.config.intake.workers, false)?;
+    let mut verdicts = Verdicts {
+        format: common.output,
+        quiet: common.quiet,
+        colour: io::stderr().is_terminal() && output::colours_are_welcome(),
+        out: BufWriter::new(io::stdout().lock()),
+        listed: output::List::new(common.output),
+        exit: Exit::Done,
+    };
+    // What stands before the standard input is not to wait for it.
+    let alike = |one: &Operand, other: &Operand| {
+        !matches!(one, Operand::Stdin) && !matches!(other, Operand::Stdin)
+    };
+    for group in documents.chunk_by(alike).flat_map(|files| files.chunks(GROUP)) {
+        let judged = intake.each(group, |document| judge(&rules, document));
+        for (document, judged) in group.iter().zip(judged) {
+            verdicts.tell(document, &judged)?;
+        }
+    }
+    verdicts.end()
+}
+
+fn judge(rules: &Rules, document: &Operand) -> Judged {
+    let (text, judged) = match document.read(rules.size_bytes_max) {
+        Ok(text) => {
+            let judged = rules.schema.judge(&text, &rules.policy).map(drop);
+            (text, judged)
+        }
+        Err(rejection) => (Vec::new(), Err(rejection)),
+    };
+    Judged { text, rejection: judged.err().map(with_violation) }
+}
+
+/// Where verdicts go, in the order of the documents.
+struct Verdicts {
+    format: Option<Format>,
+    quiet: bool,
+    colour: bool,
+    out: BufWriter<StdoutLock<'static>>,
+    listed: output::List,
+    exit: Exit,
+}
+
+impl Verdicts {
+    fn tell(&mut self, document: &Operand, judged: &Judged) -> Result<()> {
         let file = document.file();
-        let read = document.read(rules.size_bytes_max);
-        let text = read.as_deref().unwrap_or_default();
-        let judged = match &read {
-            Ok(bytes) => rules.schema.judge(bytes, &rules.policy).map(|_| ()),
-            Err(rejection) => Err(rejection.clone()),
-        };
-        let rejection = judged.err().map(with_violation);
+        let rejection = judged.rejection.as_ref();
         if rejection.is_some() {
-            exit = Exit::Refused;
+            self.exit = Exit::Refused;
         }
         let verdict = Verdict {
             file: &file,
             verdict: if rejection.is_some() { "reject" } else { "accept" },
-            violations: rejection.as_ref().map_or(&[], |rejection| &rejection.violations),
+            violations: rejection.map_or(&[], |rejection| &rejection.violations),
         };
-        match common.output {
+        match self.format {
             None | Some(Format::Table | Format::Wide | Format::Name) => {
-                if !common.quiet || rejection.is_some() {
-                    writeln!(out, "{file}: {}", verdict.verdict)?;
+                if !self.quiet || rejection.is_some() {
+                    writeln!(self.out, "{file}: {}", verdict.verdict)?;
                 }
-                if let Some(rejection) = &rejection {
-                    out.flush()?;
-                    let shown = render::snippet(&file.to_string(), text, rejection, colour);
+                if let Some(rejection) = rejection {
+                    self.out.flush()?;
+                    let file = file.to_string();
+                    let shown = render::snippet(&file, &judged.text, rejection, self.colour);
                     let _ = writeln!(io::stderr(), "{}", shown.trim_end());
                 }
             }
             Some(Format::Jsonl) => {
-                writeln!(out, "{}", printable_json(&verdict)?)?;
+                writeln!(self.out, "{}", printable_json(&verdict)?)?;
                 if matches!(document, Operand::Stdin) {
-                    out.flush()?;
+                    self.out.flush()?;
                 }
             }
-            Some(Format::Json | Format::Yaml) => listed.push(&verdict)?,
+            Some(Format::Json | Format::Yaml) => self.listed.push(&verdict)?,
         }
+        Ok(())
     }
-    listed.finish(&mut out)?;
-    out.flush()?;
-    Ok(exit)
+
+    fn end(mut self) -> Result<Exit> {
+        self.listed.finish(&mut self.out)?;
+        self.out.flush()?;
+        Ok(self.exit)
+    }
 }
 
 /// A refusal of the file as such is its own violation, so that every reject has one.

@@ -14,6 +14,7 @@
 //! long as the settings are, and `kpt fn render` leaves it as it is.
 
 pub mod edit;
+mod form;
 mod krm;
 mod name;
 mod template;

@@ -36,9 +36,10 @@ impl Formatter for Ascii {
         fragment: &str,
     ) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some(at) = rest.find(|char: char| !char.is_ascii() || char == '\u{7f}') {
+        while let Some(at) = rest.bytes().position(|byte| byte >= 0x7f) {
             writer.write_all(&rest.as_bytes()[..at])?;
-            let char = rest[at..].chars().next().expect("`find` gave the start of a character");
+            let char =
+                rest[at..].chars().next().expect("all before is ASCII, so a character starts here");
             for unit in char.encode_utf16(&mut [0; 2]) {
                 write!(writer, "\\u{unit:04x}")?;
             }

@@ -18,6 +18,7 @@ mod entry;
 pub mod fuzzing;
 mod layout;
 mod reader;
+mod room;
 mod row;
 mod wal;
 mod writer;

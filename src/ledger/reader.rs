@@ -41,13 +41,22 @@ impl Reader {
         row::read_epoch(&self.connection)
     }
 
-    /// The digest of the package that was last finished for `key` at `sink`.
+    /// The digests of the packages that were last finished for `keys` at `sink`, in their order; one
+    /// look for all, since each look takes and lets go locks.
     ///
     /// # Errors
     ///
-    /// Reading failed or the row is damaged.
-    pub fn last_digest(&self, sink: &str, key: &TargetKey) -> Result<Option<Digest>, Error> {
-        delivery::read_target(&self.connection, sink, key)
+    /// Reading failed or a row is damaged.
+    pub fn last_digests<'a>(
+        &self,
+        sink: &str,
+        keys: impl Iterator<Item = &'a TargetKey>,
+    ) -> Result<Vec<Option<Digest>>, Error> {
+        let step = failed("read the last digests");
+        let look = self.connection.unchecked_transaction().map_err(&step)?;
+        let digests = keys.map(|key| delivery::read_target(&look, sink, key)).collect();
+        look.finish().map_err(&step)?;
+        digests
     }
 
     /// Calls `take` with each record that matches, oldest first, until it answers `false`. Rows are

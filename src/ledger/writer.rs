@@ -7,6 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::fault;
 use crate::ledger::census::{self, Census};
 use crate::ledger::entry::{Acceptance, Finish, Finished, OpenIntent, Progress, Verdict};
+use crate::ledger::room::Room;
 use crate::ledger::{Error, delivery, failed, layout, row, wal};
 use crate::model::Seq;
 
@@ -50,6 +51,7 @@ pub struct Writer {
     commits: u64,
     /// Upper bound of what the WAL has grown by since pages were last copied back.
     wal_bytes: usize,
+    room: Room,
 }
 
 impl Writer {
@@ -68,7 +70,7 @@ impl Writer {
         wal.push("-wal");
         let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len() as usize);
         let commits = Census::read(&connection)?.commits;
-        let writer = Writer { connection, id, epoch, commits, wal_bytes };
+        let writer = Writer { connection, id, epoch, commits, wal_bytes, room: Room::new(path) };
         if end == wal::End::Torn {
             writer.empty_log()?;
         }
@@ -126,12 +128,14 @@ impl Writer {
             current if current == ours => Ok(()),
             current => Err(Error::Fenced { ours, current }),
         })?;
+        self.room.extend();
         if fault::is_mutant("ledger.seq") && !changes.accept.is_empty() {
             forget_newest(&transaction).map_err(failed("accept"))?;
         }
         let seqs = write(&transaction, ours, changes)?;
         fault::step("ledger.commit", || transaction.commit()).map_err(failed("commit"))?;
         self.commits += 1;
+        self.room.look();
         let documents = changes.accept.iter().map(|acceptance| match &acceptance.verdict {
             Verdict::Admitted { document, .. } => document.len(),
             Verdict::Rejected { .. } => 0,

@@ -1,4 +1,4 @@
-//! A sink's own thread: it may be slow, and holds up nobody but its own queue.
+//! A sink's own threads: it may be slow, and holds up nobody but its own queue.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,9 +31,9 @@ pub fn channel() -> (Sender<Message>, Receiver<Message>) {
     bounded(WAKES_MAX)
 }
 
-/// One batch at a time.
-pub fn batches() -> (Sender<Vec<Job>>, Receiver<Vec<Job>>) {
-    bounded(1)
+/// One batch for each hand.
+pub fn batches(hands: usize) -> (Sender<Vec<Job>>, Receiver<Vec<Job>>) {
+    bounded(hands)
 }
 
 #[derive(Debug)]
@@ -66,19 +66,19 @@ impl Stage {
     fn deliver(&mut self, jobs: &[Job], waker: &Waker) -> Result<Vec<crate::sink::Answer>, Error> {
         let name = self.sink.name().to_owned();
         let steps: Vec<_> = jobs.iter().map(|job| job.step.clone().map(Step)).collect();
-        let mut batch = Vec::with_capacity(jobs.len());
-        for (job, step) in jobs.iter().zip(&steps) {
-            let last = self.lead.read(|reader| reader.last_digest(&name, &job.package.key));
-            batch.push(Delivery {
-                seq: job.seq,
-                intent: &job.intent,
-                document: &job.document,
-                file: &job.file,
-                package: &job.package,
-                step: step.as_ref(),
-                last: last.map_err(Error::Ledger)?,
-            });
-        }
+        let keys = jobs.iter().map(|job| &job.package.key);
+        let last = self.lead.read(|reader| reader.last_digests(&name, keys));
+        let last = last.map_err(Error::Ledger)?;
+        let all = jobs.iter().zip(&steps).zip(last).map(|((job, step), last)| Delivery {
+            seq: job.seq,
+            intent: &job.intent,
+            document: &job.document,
+            file: &job.file,
+            package: &job.package,
+            step: step.as_ref(),
+            last,
+        });
+        let batch: Vec<Delivery<'_>> = all.collect();
         let journal = LedgerJournal {
             sink: &name,
             jobs: jobs.iter().map(|job| (job.seq, job)).collect(),

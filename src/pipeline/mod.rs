@@ -30,7 +30,7 @@ pub use take::{InboxOptions, Operand, Source, Until};
 
 use crate::model::{FileName, Record, Seq};
 use crate::processor::recovery::Left;
-use crate::processor::{Job, Names, Settings, Submission, Window};
+use crate::processor::{Capacity, Job, Names, Settings, Submission, Window};
 use crate::watch::Collector;
 use crate::{intake, leader, ledger, sink, spool};
 
@@ -145,9 +145,9 @@ pub fn start(
     let (to_process, process_inbox) = process::channel();
     let (to_shelf, shelf_inbox) = shelve::channel();
     let Left { unread, seen, undelivered, unarchived } = left;
-    let lanes = sinks.iter().map(|sink| (sink.name().to_owned(), sink.batch_max())).collect();
     let (answers, answered) = deliver::channel();
-    let deliverers = start_sinks(&stages, sinks, answers, &lead, &to_ledger)?;
+    let (capacities, deliverers) = start_sinks(&stages, sinks, &answers, &lead, &to_ledger)?;
+    drop(answers);
     let record_lead = Arc::clone(&lead);
     let stage = record::Stage { writer, lead: record_lead, to_process, to_shelf: Some(to_shelf) };
     stages.spawn("record", move |beat| stage.run(&from_stages, &beat))?;
@@ -166,7 +166,7 @@ pub fn start(
     })?;
 
     let stage = process::Stage {
-        lanes,
+        sinks: capacities,
         deliverers,
         spool: Arc::clone(&spool),
         names: Arc::clone(&names),
@@ -198,24 +198,34 @@ pub fn start(
     Ok(Running { stop, collector, heartbeats, stages: stages.count() })
 }
 
-/// Starts a thread for each sink, which sends to `answers`; returns the way to each.
+/// The way to each sink, for batches.
+type Deliverers = Vec<Sender<Vec<Job>>>;
+
+/// Starts a thread for each hand of each sink, which sends to `answers`; returns what each sink can
+/// take, and the way to it.
 fn start_sinks(
     stages: &Stages,
     sinks: Vec<Box<dyn sink::Sink>>,
-    answers: Sender<deliver::Message>,
+    answers: &Sender<deliver::Message>,
     lead: &Arc<Lead>,
     to_ledger: &Sender<ToLedger>,
-) -> Result<Vec<Sender<Vec<Job>>>, Error> {
-    let mut deliverers = Vec::new();
+) -> Result<(Vec<Capacity>, Deliverers), Error> {
+    let (mut capacities, mut deliverers) = (Vec::new(), Vec::new());
     for (lane, sink) in sinks.into_iter().enumerate() {
-        let name = format!("sink-{}", sink.name());
-        let (to_sink, batches) = deliver::batches();
+        let (name, batch_max) = (sink.name().to_owned(), sink.batch_max());
+        let second = sink.second_hand();
+        let hands: Vec<_> = [Some(sink), second].into_iter().flatten().collect();
+        let (to_sink, batches) = deliver::batches(hands.len());
         deliverers.push(to_sink);
-        let (lead, answers, to_ledger) = (Arc::clone(lead), answers.clone(), to_ledger.clone());
-        let stage = deliver::Stage { lane, sink, lead, answers, to_ledger };
-        stages.spawn(&name, move |beat| stage.run(&batches, &beat))?;
+        capacities.push(Capacity { name: name.clone(), batch_max, hands: hands.len() });
+        for sink in hands {
+            let (lead, answers, to_ledger) = (Arc::clone(lead), answers.clone(), to_ledger.clone());
+            let stage = deliver::Stage { lane, sink, lead, answers, to_ledger };
+            let batches = batches.clone();
+            stages.spawn(&format!("sink-{name}"), move |beat| stage.run(&batches, &beat))?;
+        }
     }
-    Ok(deliverers)
+    Ok((capacities, deliverers))
 }
 
 /// What a start needs besides the leadership.
@@ -226,8 +236,8 @@ pub struct Options {
     /// Ask the kernel about writers; else wait until a file is quiet.
     pub leases: bool,
     pub quiet: std::time::Duration,
-    /// Gets every final record once it is archived. Must be drained.
-    pub records: Option<Sender<Record>>,
+    /// Gets every final record once it is archived, a group at a time. Must be drained.
+    pub records: Option<Sender<Vec<Record>>>,
 }
 
 /// The running stages.

@@ -13,7 +13,7 @@ use crate::limits::IN_FLIGHT_MAX;
 use crate::model::Seq;
 use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::{Error, Live, ToLedger, deliver, now, shelve};
-use crate::processor::{Desk, Ended, Item, Job, Names, Window, archive, recovery};
+use crate::processor::{Capacity, Desk, Ended, Item, Job, Names, Window, archive, recovery};
 use crate::spool::Spool;
 
 /// What `record` tells us.
@@ -46,8 +46,7 @@ pub fn channel() -> (Sender<Message>, Receiver<Message>) {
 
 #[derive(Debug)]
 pub struct Stage {
-    /// Name and largest batch of each sink.
-    pub lanes: Vec<(String, usize)>,
+    pub sinks: Vec<Capacity>,
     pub deliverers: Vec<Sender<Vec<Job>>>,
     pub spool: Arc<Spool>,
     pub names: Arc<Names>,
@@ -67,7 +66,7 @@ impl Stage {
         stopped: &Receiver<()>,
         beat: &Beat,
     ) -> Result<(), Error> {
-        let mut desk = Desk::new(self.lanes.clone());
+        let mut desk = Desk::new(self.sinks.clone());
         for open in left {
             if let Some(item) = recovery::resumed(open, window).map_err(Error::Ledger)? {
                 desk.admit(item);
@@ -125,9 +124,12 @@ impl Stage {
     fn dispatch(&self, desk: &mut Desk) {
         let settings = self.live.settings();
         for (lane, to_sink) in self.deliverers.iter().enumerate() {
-            let batch = desk.next_batch(lane, &settings, Instant::now());
-            if !batch.is_empty() {
-                // Never waits: the sink has answered its last batch.
+            loop {
+                let batch = desk.next_batch(lane, &settings, Instant::now());
+                if batch.is_empty() {
+                    break;
+                }
+                // Never waits: no more batches are out than the sink has hands.
                 let _ = to_sink.send(batch);
             }
         }

@@ -32,7 +32,7 @@ pub struct Stage {
     pub lead: Arc<Lead>,
     pub to_process: Sender<process::Message>,
     /// Closed when nothing more can come, so that the shelf ends.
-    pub to_shelf: Option<Sender<archive::Request>>,
+    pub to_shelf: Option<Sender<Vec<archive::Request>>>,
 }
 
 /// What is told to whom once a commit is durable.
@@ -93,12 +93,13 @@ impl Stage {
         let epoch = self.writer.epoch();
         let accepted = std::mem::take(&mut changes.accept);
         let mut items = Vec::new();
+        let mut requests = Vec::new();
         for ((acceptance, submission), seq) in
             accepted.into_iter().zip(owed.submissions.drain(..)).zip(seqs)
         {
             match submission.admit(acceptance, seq, epoch) {
                 Admission::Item(item) => items.push(item),
-                Admission::Refused(request) => self.shelve(request),
+                Admission::Refused(request) => requests.push(request),
             }
         }
         if !items.is_empty() {
@@ -107,8 +108,9 @@ impl Stage {
         let mut committed = Vec::new();
         for ending in owed.endings.drain(..) {
             committed.push(ending.request.record.seq);
-            self.shelve(ending.request);
+            requests.push(ending.request);
         }
+        self.shelve(requests);
         if !committed.is_empty() {
             self.pass(process::Message::Committed(committed));
         }
@@ -129,9 +131,9 @@ impl Stage {
         let _ = self.to_process.send(message);
     }
 
-    fn shelve(&self, request: archive::Request) {
-        if let Some(to_shelf) = &self.to_shelf {
-            let _ = to_shelf.send(request);
+    fn shelve(&self, requests: Vec<archive::Request>) {
+        if let (Some(to_shelf), false) = (&self.to_shelf, requests.is_empty()) {
+            let _ = to_shelf.send(requests);
         }
     }
 }

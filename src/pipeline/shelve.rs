@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded};
-use tracing::{info, warn};
+use tracing::{Level, enabled, info, warn};
 
 use crate::ledger::{ArchivePlan, OpenIntent};
 use crate::limits::IN_FLIGHT_MAX;
@@ -25,8 +25,8 @@ const SYNC_AT: usize = 4096;
 /// How often an archive step that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Holds one request for each intent in flight, so `record` never waits.
-pub fn channel() -> (Sender<archive::Request>, Receiver<archive::Request>) {
+/// Holds a group for each intent in flight, so `record` never waits.
+pub fn channel() -> (Sender<Vec<archive::Request>>, Receiver<Vec<archive::Request>>) {
     bounded(IN_FLIGHT_MAX)
 }
 
@@ -42,8 +42,8 @@ pub struct Stage {
     pub names: Arc<Names>,
     pub lead: Arc<Lead>,
     pub to_ledger: Sender<ToLedger>,
-    /// Gets each final record; its reader drains it.
-    pub records: Option<Sender<Record>>,
+    /// Gets the final records; its reader drains it.
+    pub records: Option<Sender<Vec<Record>>>,
 }
 
 impl Stage {
@@ -52,20 +52,19 @@ impl Stage {
         self,
         left: Vec<OpenIntent>,
         window: &Window,
-        requests: &Receiver<archive::Request>,
+        requests: &Receiver<Vec<archive::Request>>,
         beat: &Beat,
     ) -> Result<(), Error> {
         let mut unsynced = Unsynced::default();
-        for request in left.into_iter().filter_map(|open| recovery::repeated(open, window)) {
-            self.archive(request, &mut unsynced, beat)?;
-        }
+        let left = left.into_iter().filter_map(|open| recovery::repeated(open, window)).collect();
+        self.archive(left, &mut unsynced, beat)?;
         loop {
             let message = match unsynced.due() {
                 Some(due) => beat.idle(|| requests.recv_deadline(due)),
                 None => beat.idle(|| requests.recv().map_err(RecvTimeoutError::from)),
             };
             match message {
-                Ok(request) => self.archive(request, &mut unsynced, beat)?,
+                Ok(group) => self.archive(group, &mut unsynced, beat)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -76,17 +75,39 @@ impl Stage {
         self.sync(&mut unsynced)
     }
 
-    /// Archives one intent, however long it takes: its outcome is in the ledger and only shown here.
+    /// Archives a group, however long it takes: its outcomes are in the ledger and only shown here.
     fn archive(
         &self,
-        request: archive::Request,
+        group: Vec<archive::Request>,
         unsynced: &mut Unsynced,
         beat: &Beat,
     ) -> Result<(), Error> {
+        for request in &group {
+            self.archive_one(request, beat)?;
+            if let Some(name) = &request.archived_as {
+                self.names.used(archive::shelf(request.record.outcome), name);
+            }
+            unsynced.add(request.record.seq);
+            if enabled!(Level::INFO) {
+                tell(&request.record);
+            }
+            beat.work();
+        }
+        // The window opens with the last of the group: `take` is woken for a group, not for each.
+        let (records, tokens): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|request| (request.record, request.token)).unzip();
+        if let (Some(to_reader), false) = (&self.records, records.is_empty()) {
+            let _ = to_reader.send(records);
+        }
+        drop(tokens);
+        Ok(())
+    }
+
+    fn archive_one(&self, request: &archive::Request, beat: &Beat) -> Result<(), Error> {
         // Where the lock has gone another one may have archived it, and synced what it wrote.
         self.lead.check_lock()?;
         let mut failed = false;
-        while let Err(error) = archive::archive(&self.spool, &request) {
+        while let Err(error) = archive::archive(&self.spool, request) {
             if !failed {
                 warn!(seq = request.record.seq.0, error = %Chain(&error), "not archived yet; trying again");
             }
@@ -97,16 +118,6 @@ impl Stage {
             }
             let _ = beat.idle(|| after(RETRY).recv());
         }
-        let archive::Request { record, archived_as, token, .. } = request;
-        if let Some(name) = &archived_as {
-            self.names.used(archive::shelf(record.outcome), name);
-        }
-        tell(&record);
-        unsynced.add(record.seq);
-        if let Some(records) = &self.records {
-            let _ = records.send(record);
-        }
-        drop(token);
         Ok(())
     }
 

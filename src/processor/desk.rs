@@ -12,7 +12,7 @@ use crate::compose::{self, Package, compose};
 use crate::ledger::{Finished, Progress};
 use crate::model::{Code, Digest, Outcome, Receipt, Rejection, Seq, TargetKey, Timestamp};
 use crate::processor::item::{Item, Job};
-use crate::processor::lane::{Answered, Lane};
+use crate::processor::lane::{Answered, Capacity, Lane};
 use crate::retry;
 use crate::sequence::{Sequence, Waiting};
 use crate::sink::{Answer, Confirmation, Fault, Retry};
@@ -83,13 +83,13 @@ struct End {
 }
 
 impl Desk {
-    /// A desk for these sinks, each with the largest batch that it takes.
-    pub fn new(sinks: impl IntoIterator<Item = (String, usize)>) -> Self {
+    /// A desk for these sinks.
+    pub fn new(sinks: impl IntoIterator<Item = Capacity>) -> Self {
         Desk {
             sequence: Sequence::default(),
             waiting: HashMap::new(),
             flights: HashMap::new(),
-            lanes: sinks.into_iter().map(|(name, max)| Lane::new(name, max)).collect(),
+            lanes: sinks.into_iter().map(Lane::new).collect(),
             ended: Vec::new(),
             progress: Vec::new(),
             ending: HashMap::new(),
@@ -122,12 +122,12 @@ impl Desk {
         }
     }
 
-    /// The next batch for a sink that is free; empty when there is nothing for it now.
+    /// The next batch for a sink that has a hand free; empty when there is nothing for it now.
     pub fn next_batch(&mut self, lane: usize, settings: &Settings, now: Instant) -> Vec<Job> {
-        if self.lanes[lane].out {
+        self.lanes[lane].wake(now);
+        if !self.lanes[lane].is_open(self.sequence.ready()) {
             return Vec::new();
         }
-        self.lanes[lane].wake(now);
         for seq in self.sequence.take(self.lanes[lane].room()) {
             self.start(seq, settings, now);
         }
@@ -145,7 +145,7 @@ impl Desk {
         mut random: impl FnMut() -> u64,
     ) {
         let lane = answered.lane;
-        self.lanes[lane].out = false;
+        self.lanes[lane].is_back();
         for (seq, answer) in answered.answers {
             self.settle(lane, seq, answer, settings, now, random());
             self.end_if_final(seq);
@@ -204,7 +204,7 @@ impl Desk {
 
     /// When a retry or a pending delivery is due next.
     pub fn due(&self) -> Option<Instant> {
-        self.lanes.iter().filter(|lane| !lane.out).filter_map(Lane::due).min()
+        self.lanes.iter().filter_map(Lane::due).min()
     }
 
     /// Whether nothing is left at all.

@@ -17,21 +17,46 @@ pub struct Answered {
     pub answers: Vec<(Seq, Answer)>,
 }
 
+/// What a sink can take.
+#[derive(Clone, Debug)]
+pub struct Capacity {
+    pub name: String,
+    /// Most deliveries that it takes at once.
+    pub batch_max: usize,
+    /// How many batches it works on at a time.
+    pub hands: usize,
+}
+
 #[derive(Debug)]
 pub struct Lane {
     pub name: String,
-    /// Most deliveries that the sink takes at once.
     batch_max: usize,
+    hands: usize,
     ready: VecDeque<Seq>,
     /// Retries and pending deliveries, by the time at which they are looked at again.
     timers: BinaryHeap<Reverse<(Instant, Seq)>>,
-    /// A batch is with the sink's thread.
-    pub out: bool,
+    /// Batches that are with the sink's threads.
+    out: usize,
 }
 
 impl Lane {
-    pub fn new(name: String, batch_max: usize) -> Self {
-        Lane { name, batch_max, ready: VecDeque::new(), timers: BinaryHeap::new(), out: false }
+    pub fn new(capacity: Capacity) -> Self {
+        let Capacity { name, batch_max, hands } = capacity;
+        let (ready, timers) = (VecDeque::new(), BinaryHeap::new());
+        Lane { name, batch_max, hands, ready, timers, out: 0 }
+    }
+
+    /// Whether a batch may go out, if so many intents beyond the queue could go with it. A free sink
+    /// takes what there is; a second batch goes beside the first only when it is full, so that two
+    /// hands do not share what one sync would have covered, and what waits can still be superseded.
+    pub fn is_open(&self, further: usize) -> bool {
+        let is_full = self.ready.len() + further >= self.batch_max;
+        self.out == 0 || (self.out < self.hands && is_full)
+    }
+
+    /// One of the batches that were out has its answers.
+    pub fn is_back(&mut self) {
+        self.out -= 1;
     }
 
     pub fn push(&mut self, seq: Seq) {
@@ -62,12 +87,14 @@ impl Lane {
         }
     }
 
+    /// When a timer is worth a look: one that ends while a batch is out waits for its answers.
     pub fn due(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((until, _))| *until)
+        let first = self.timers.peek().map(|Reverse((until, _))| *until);
+        first.filter(|_| self.out == 0)
     }
 
     pub fn is_idle(&self) -> bool {
-        !self.out && self.ready.is_empty()
+        self.out == 0 && self.ready.is_empty()
     }
 
     /// Room for what could go out beyond what is ready.
@@ -86,7 +113,37 @@ impl Lane {
             self.ready.pop_front();
             batch.push(seq);
         }
-        self.out = !batch.is_empty();
+        self.out += usize::from(!batch.is_empty());
         batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_hand_is_given_full_batches_only_and_a_free_sink_what_there_is() {
+        let capacity = |hands| Capacity { name: "package".to_owned(), batch_max: 4, hands };
+        let mut lane = Lane::new(capacity(2));
+        let take = |lane: &mut Lane, count| {
+            (0..count).for_each(|seq| lane.push(Seq(seq)));
+            lane.take(|_| 1).len()
+        };
+        assert!(lane.is_open(0));
+        assert_eq!(take(&mut lane, 1), 1);
+        assert!(!lane.is_open(3), "what waits may grow, or be superseded");
+        assert!(lane.is_open(4));
+        assert_eq!(take(&mut lane, 5), 4);
+        assert!(!lane.is_open(99), "each hand has a batch");
+        lane.is_back();
+        assert!(!lane.is_open(2));
+        assert!(lane.is_open(3), "one is ready already");
+        lane.is_back();
+        assert!(lane.is_open(0) && !lane.is_idle());
+
+        let mut lane = Lane::new(capacity(1));
+        assert_eq!(take(&mut lane, 9), 4);
+        assert!(!lane.is_open(99));
     }
 }

@@ -15,7 +15,7 @@ mod window;
 
 pub use desk::{Desk, Ended, Settings};
 pub use item::{Item, Job};
-pub use lane::Answered;
+pub use lane::{Answered, Capacity};
 pub use names::Names;
 pub use submission::{Admission, Submission};
 pub use window::{Token, Window};

@@ -1,7 +1,7 @@
 //! Places that packages are delivered to.
 //!
-//! The trait carries quick local sinks and slow, remote, resumable ones alike. A sink is owned by
-//! one thread; sinks know nothing of each other, of the ledger or of the inbox.
+//! The trait carries quick local sinks and slow, remote, resumable ones alike. Each hand of a
+//! sink is owned by one thread; sinks know nothing of each other, of the ledger or of the inbox.
 
 mod child;
 pub mod cluster;
@@ -34,6 +34,13 @@ pub trait Sink: Send + fmt::Debug {
     /// Most deliveries that are handed over at once; small where each takes long.
     fn batch_max(&self) -> usize {
         crate::limits::GROUP_MAX
+    }
+
+    /// A second hand for the same target directory or server: while one waits for a sync, the other
+    /// makes the next batch ready. Their batches never share a target. `None` where a batch is
+    /// better done after the other.
+    fn second_hand(&self) -> Option<Box<dyn Sink>> {
+        None
     }
 
     /// Tells whether the target can be reached and written, and changes nothing there.

@@ -1,7 +1,6 @@
 //! From a name in the inbox to bytes that cannot change any more.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
@@ -205,7 +204,8 @@ impl Spool {
                 Err(source) => return Err(read(source.into())),
             },
         };
-        let before = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
+        // What was seen right after the rename: a change since then shows as well as one while we read.
+        let before = claim.print;
         // Nobody can open it by its old name any more, but a descriptor from before may be opened
         // anew. Asked after the first look, so that no write can be under way that the second one
         // does not show; and again at the end, since stores to a mapping in memory show nowhere.
@@ -216,10 +216,8 @@ impl Spool {
         if before.len > size_max {
             return Ok(Content::TooLarge);
         }
-        let mut bytes = Vec::with_capacity(before.len as usize + 1);
-        let from = fd;
-        fault::step("claim.read", || from.take(size_max + 1).read_to_end(&mut bytes))
-            .map_err(read)?;
+        let bytes =
+            fault::step("claim.read", || read_whole(fd, before.len as usize)).map_err(read)?;
         let after = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
         if before != after || bytes.len() as u64 != before.len || is_written() {
             return Ok(Content::Unsettled);
@@ -282,6 +280,23 @@ fn writers_of(fd: &File) -> Writers {
         Ok(false) => Writers::Some,
         Err(_) => Writers::Unknown,
     }
+}
+
+/// Reads from the start, one byte more than there ought to be: a shorter answer is the end of the file,
+/// so that a second call need not ask for it.
+fn read_whole(fd: &File, len: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len + 1];
+    let mut filled = 0;
+    while filled < len {
+        match fd.read_at(&mut bytes[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 fn is_blank(fd: &File) -> bool {

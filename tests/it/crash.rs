@@ -116,7 +116,7 @@ fn a_claim_that_was_left_unread_is_synced_before_it_is_accepted() {
     let mut command = Command::new("strace");
     // A killed leader's rename may be on no disk yet: once the row is final, a power cut would put the
     // file back into the inbox.
-    command.args(["-f", "-y", "-qq", "-e", "trace=fsync", "-o"]).arg(&trace);
+    command.args(["-f", "-y", "-qq", "-e", "trace=fsync,fdatasync", "-o"]).arg(&trace);
     let status = command.arg(batch.get_program()).args(batch.get_args()).status().unwrap();
     assert!(status.success());
     let trace = std::fs::read_to_string(&trace).unwrap();

@@ -40,8 +40,11 @@ impl Operand {
         let mut bytes = Vec::new();
         let read = match self {
             Operand::Stdin => io::stdin().take(size_bytes_max + 1).read_to_end(&mut bytes),
-            Operand::File { path, .. } => File::open(path)
-                .and_then(|file| file.take(size_bytes_max + 1).read_to_end(&mut bytes)),
+            Operand::File { path, .. } => File::open(path).and_then(|file| {
+                // With room for all and one more, one call reads it and one sees the end.
+                bytes.reserve_exact(file.metadata()?.len().min(size_bytes_max) as usize + 1);
+                file.take(size_bytes_max + 1).read_to_end(&mut bytes)
+            }),
         };
         if let Err(error) = read {
             return Err(Rejection::of_file(

@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
@@ -44,6 +45,8 @@ pub struct Package {
     tree: Tree,
     slots: Slots,
     lock: Lock,
+    /// Of all hands one publishes at a time, so that none meets another's lock on the directory.
+    turn: Arc<Mutex<()>>,
 }
 
 /// What one delivery needs.
@@ -75,7 +78,7 @@ impl Package {
     /// [`Error`] says which directory cannot be used.
     pub fn open(name: String, dir: &Path) -> Result<Self, Error> {
         let tree = Tree::open(dir)?;
-        Ok(Package { name, tree, slots: Slots::new(), lock: Lock::default() })
+        Ok(Package { name, tree, slots: Slots::new(), lock: Lock::default(), turn: Arc::default() })
     }
 }
 
@@ -124,6 +127,12 @@ pub fn compare(dir: &Path, package: &compose::Package) -> Result<Comparison, Fau
 impl Sink for Package {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn second_hand(&self) -> Option<Box<dyn Sink>> {
+        let tree = Tree::open(&self.tree.path).ok()?;
+        let (name, slots, turn) = (self.name.clone(), self.slots.beside(), Arc::clone(&self.turn));
+        Some(Box::new(Package { name, tree, slots, lock: Lock::default(), turn }))
     }
 
     fn probe(&mut self) -> Result<(), Fault> {
@@ -179,7 +188,7 @@ impl Package {
         if !self.tree.is_in_place() {
             self.tree = Tree::open(&self.tree.path)
                 .map_err(|error| self.unavailable(&format!("cannot be used: {error}")))?;
-            self.slots = Slots::new();
+            self.slots = self.slots.emptied();
             self.lock = Lock::default();
         }
         Ok(())
@@ -232,6 +241,8 @@ impl Package {
         plans: Vec<Plan>,
         context: &Context<'_>,
     ) -> Result<Vec<Answer>, Fatal> {
+        let turn = Arc::clone(&self.turn);
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let needed = plans.iter().any(|plan| matches!(plan, Plan::Publish { .. }));
         // Nothing is visible yet: without the lock (no descriptor left, say) it is tried again.
         let mut lock =

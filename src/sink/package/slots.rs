@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File as FsFile;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,16 @@ const LEFTOVERS_MAX: usize = 1_024;
 /// Names in one package directory: what `standing` lets pass, and our own.
 const ENTRIES_MAX: usize = 512;
 
+/// Who numbers slots side by side, so that no two have the same name.
+const HANDS: u64 = 2;
+
+/// When a directory was made: one made just now is empty, and nobody else has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    Now,
+    Before,
+}
+
 /// A directory in staging that no other process uses.
 #[derive(Debug)]
 pub struct Slot {
@@ -56,6 +66,9 @@ pub struct Slots {
     /// Makes names distinct from those of every other process.
     token: String,
     next: u64,
+    /// Files that were just made had their modes without our help: looked at anew for each batch,
+    /// since the umask is ours but a default ACL of the directory is not.
+    modes_hold: bool,
     /// Ours, soonest first.
     retired: VecDeque<Retired>,
     leftovers: Leftovers,
@@ -71,6 +84,8 @@ struct Retired {
 enum Leftovers {
     /// Nobody has looked yet: only who delivers leads, and may delete.
     Unseen,
+    /// Other slots of this process see to them.
+    OfAnother,
     Seen {
         names: Vec<CString>,
         more: bool,
@@ -83,9 +98,31 @@ impl Slots {
         Slots {
             token: uuid::Uuid::now_v7().simple().to_string(),
             next: 0,
+            modes_hold: false,
             retired: VecDeque::new(),
             leftovers: Leftovers::Unseen,
         }
+    }
+
+    /// Slots beside these in the same place: neither takes the other's for leftovers, and leftovers
+    /// are left to the first.
+    pub fn beside(&self) -> Self {
+        Slots {
+            token: self.token.clone(),
+            next: self.next + 1,
+            modes_hold: false,
+            retired: VecDeque::new(),
+            leftovers: Leftovers::OfAnother,
+        }
+    }
+
+    /// The same, with nothing in them, for a directory that came in the place of the old one.
+    pub fn emptied(&self) -> Self {
+        let leftovers = match self.leftovers {
+            Leftovers::OfAnother => Leftovers::OfAnother,
+            Leftovers::Unseen | Leftovers::Seen { .. } => Leftovers::Unseen,
+        };
+        Slots { leftovers, next: self.next, ..self.beside() }
     }
 
     /// Writes the files, and links the further ones of the package that is to be replaced.
@@ -103,9 +140,16 @@ impl Slots {
         if self.retired.len() >= RETIRED_MAX {
             return Err(io::Error::other("too many replaced packages are still in retirement"));
         }
-        let (slot, dir) = self.take(staging, now)?;
-        match fill(&dir, files, old) {
-            Ok(()) => Ok(slot),
+        let (slot, dir, made) = self.take(staging, now)?;
+        let filled = match made {
+            Made::Now if self.modes_hold => fill_new(&dir, files).map(|()| true),
+            Made::Now | Made::Before => fill(&dir, files),
+        };
+        match filled.and_then(|held| link_further(&dir, old).map(|()| held)) {
+            Ok(held) => {
+                self.modes_hold = held && made == Made::Now;
+                Ok(slot)
+            }
             Err(error) => {
                 self.discard(slot, now);
                 Err(error)
@@ -125,6 +169,7 @@ impl Slots {
 
     /// Deletes a few of those that nobody will use again.
     pub fn sweep(&mut self, staging: &OwnedFd, now: Instant) {
+        self.modes_hold = false;
         for _ in 0..DELETED_MAX {
             let Some(name) = self.surplus(staging, now) else { return };
             if let Err(error) = fault::step("stage.delete", || delete(staging, &name)) {
@@ -155,17 +200,17 @@ impl Slots {
                 }
                 names.pop()
             }
-            Leftovers::Seen { .. } => None,
+            Leftovers::Seen { .. } | Leftovers::OfAnother => None,
         }
     }
 
     /// A ripe directory of ours, else a new one.
-    fn take(&mut self, staging: &OwnedFd, now: Instant) -> io::Result<(Slot, OwnedFd)> {
+    fn take(&mut self, staging: &OwnedFd, now: Instant) -> io::Result<(Slot, OwnedFd, Made)> {
         while self.retired.front().is_some_and(|retired| retired.free_at <= now) {
             let Some(Retired { number, .. }) = self.retired.pop_front() else { break };
             let slot = Slot { number, name: self.name(number) };
             match open_dir(staging, slot.name.as_str()) {
-                Ok(dir) if is_ours(&dir)? => return Ok((slot, dir)),
+                Ok(dir) if is_ours(&dir)? => return Ok((slot, dir, Made::Before)),
                 // Gone or someone else's by now: then a new one does as well.
                 Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => {}
                 Err(error) => {
@@ -175,11 +220,11 @@ impl Slots {
             }
         }
         let number = self.next;
-        self.next += 1;
+        self.next += HANDS;
         let slot = Slot { number, name: self.name(number) };
         fault::step("stage.mkdir", || mkdirat(staging, slot.name.as_str(), DIR_MODE))?;
         match open_dir(staging, slot.name.as_str()) {
-            Ok(dir) => Ok((slot, dir)),
+            Ok(dir) => Ok((slot, dir, Made::Now)),
             Err(error) => {
                 // It exists and is empty; the next attempt takes it.
                 self.discard(slot, now);
@@ -197,10 +242,13 @@ fn is_ours(dir: &OwnedFd) -> io::Result<bool> {
     Ok(fstat(dir)?.st_uid == rustix::process::geteuid().as_raw())
 }
 
-fn fill(dir: &OwnedFd, files: &[File], old: Option<&Ours>) -> io::Result<()> {
+/// Fills a directory whatever is in it, and tells whether all modes were right already.
+fn fill(dir: &OwnedFd, files: &[File]) -> io::Result<bool> {
+    let mut held = true;
     let about = fstat(dir)?;
     if about.st_mode & 0o777 != DIR_MODE.as_raw_mode() {
         fchmod(dir, DIR_MODE)?;
+        held = false;
     }
     let kept = |name: &[u8]| files.iter().any(|file| file.name.as_bytes() == name);
     let (foreign, _) = names(dir, ENTRIES_MAX, |name| !kept(name.to_bytes()))?;
@@ -208,26 +256,44 @@ fn fill(dir: &OwnedFd, files: &[File], old: Option<&Ours>) -> io::Result<()> {
         unlinkat(dir, &name, AtFlags::empty())?;
     }
     for file in files {
-        fault::step("stage.write", || write(dir, file))?;
+        held &= fault::step("stage.write", || write(dir, file))?;
     }
-    for name in old.iter().flat_map(|old| &old.further) {
-        let old = old.expect("it has further files").dir.as_fd();
-        linkat(old, name, dir, name, AtFlags::empty())?;
+    Ok(held)
+}
+
+/// Fills a directory that was made just now, where modes come out right.
+fn fill_new(dir: &OwnedFd, files: &[File]) -> io::Result<()> {
+    for file in files {
+        fault::step("stage.write", || {
+            create(dir, file.name)?.write_all_at(file.text.as_bytes(), 0)
+        })?;
     }
     Ok(())
 }
 
-/// Writes one file, over the one that is there if nobody else can hold it.
-fn write(dir: &OwnedFd, file: &File) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let (fd, size) = match open_own(dir, file.name, flags)? {
-        Some(found) => found,
-        None => {
-            let flags = flags | OFlags::CREATE | OFlags::EXCL;
-            (retry_on_intr(|| openat(dir, file.name, flags, FILE_MODE))?, 0)
-        }
+fn link_further(dir: &OwnedFd, old: Option<&Ours>) -> io::Result<()> {
+    let Some(old) = old else { return Ok(()) };
+    for name in &old.further {
+        linkat(&old.dir, name, dir, name, AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+const OPEN_FILE: OFlags =
+    OFlags::WRONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+fn create(dir: &OwnedFd, name: &str) -> io::Result<FsFile> {
+    let flags = OPEN_FILE | OFlags::CREATE | OFlags::EXCL;
+    Ok(FsFile::from(retry_on_intr(|| openat(dir, name, flags, FILE_MODE))?))
+}
+
+/// Writes one file, over the one that is there if nobody else can hold it; tells whether its mode was
+/// right already.
+fn write(dir: &OwnedFd, file: &File) -> io::Result<bool> {
+    let (fd, size) = match open_own(dir, file.name)? {
+        Some((fd, size)) => (FsFile::from(fd), size),
+        None => (create(dir, file.name)?, 0),
     };
-    let fd = FsFile::from(fd);
     let mode = Mode::from_raw_mode(fstat(&fd)?.st_mode & 0o7777);
     if mode != FILE_MODE {
         fchmod(&fd, FILE_MODE)?;
@@ -236,13 +302,13 @@ fn write(dir: &OwnedFd, file: &File) -> io::Result<()> {
     if size > file.text.len() as u64 {
         fd.set_len(file.text.len() as u64)?;
     }
-    Ok(())
+    Ok(mode == FILE_MODE)
 }
 
 /// The file of that name with its size, if it is a regular one of ours with this one name; any
 /// other is unlinked.
-fn open_own(dir: &OwnedFd, name: &str, flags: OFlags) -> io::Result<Option<(OwnedFd, u64)>> {
-    match retry_on_intr(|| openat(dir, name, flags, Mode::empty())) {
+fn open_own(dir: &OwnedFd, name: &str) -> io::Result<Option<(OwnedFd, u64)>> {
+    match retry_on_intr(|| openat(dir, name, OPEN_FILE, Mode::empty())) {
         Ok(fd) => {
             let about = fstat(&fd)?;
             let regular = FileType::from_raw_mode(about.st_mode) == FileType::RegularFile;
@@ -361,6 +427,40 @@ mod tests {
         fs::remove_dir_all(bench.path(&name)).unwrap();
         bench.slots.discard(slot, bench.at(0.0));
         assert_ne!(bench.stage("c", 0.0).name, name);
+    }
+
+    #[test]
+    fn modes_are_mended_in_every_batch_whatever_masks_them() {
+        use std::os::unix::fs::PermissionsExt;
+        let mut bench = Bench::new();
+        let modes = |bench: &Bench, slot: &Slot| {
+            let path = bench.path(&slot.name);
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+            (mode(&path), mode(&path.join("Kptfile")))
+        };
+        for _ in 0..3 {
+            bench.sweep(0.0);
+            for _ in 0..3 {
+                let slot = bench.stage("a", 0.0);
+                assert_eq!(modes(&bench, &slot), (0o755, 0o644));
+            }
+        }
+    }
+
+    #[test]
+    fn slots_side_by_side_have_names_of_their_own_and_leave_each_other_alone() {
+        let mut bench = Bench::new();
+        let one = bench.stage("one", 0.0);
+        let beside = bench.slots.beside();
+        let first = std::mem::replace(&mut bench.slots, beside);
+        let other = bench.stage("other", 0.0);
+        assert_ne!(one.name, other.name);
+        bench.sweep(0.0);
+        assert_eq!(bench.sweep(20.0), 2);
+        bench.slots = first;
+        bench.sweep(20.0);
+        assert_eq!(bench.sweep(40.0), 2);
+        assert_ne!(bench.stage("third", 40.0).name, other.name);
     }
 
     #[test]

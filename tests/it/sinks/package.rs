@@ -55,6 +55,31 @@ fn open(dir: &Path) -> Package {
     Package::open("package".to_owned(), dir).unwrap()
 }
 
+#[test]
+fn two_hands_deliver_at_the_same_time_and_keep_out_of_each_others_way() {
+    let Bench { dir, sink } = Bench::new();
+    let packages = dir.path().join("packages");
+    let second = sink.second_hand().expect("the package sink has two");
+    let names = |hand: usize| (0..40).map(move |number| format!("hand-{hand}-{number}"));
+    let hands: [(usize, Box<dyn Sink>); 2] = [(0, Box::new(sink)), (1, second)];
+    thread::scope(|scope| {
+        for (hand, mut sink) in hands {
+            scope.spawn(move || {
+                for round in 1..=3 {
+                    let jobs: Vec<Job> = names(hand).map(|name| job(&name, round)).collect();
+                    let answers = deliver(&mut *sink, &jobs.iter().collect::<Vec<_>>());
+                    answers.iter().for_each(|answer| assert!(!done(answer).unchanged));
+                }
+            });
+        }
+    });
+    for name in names(0).chain(names(1)) {
+        let path = packages.join(format!("scale-ran-a-{name}/deployment.yaml"));
+        let text = fs::read_to_string(path);
+        assert!(text.unwrap().contains("replicas: 3\n"), "{name}");
+    }
+}
+
 /// Every visible file with its text, staging left out.
 fn visible(packages: &Path) -> Vec<String> {
     let mut all = Vec::new();

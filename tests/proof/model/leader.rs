@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use intentd::ledger::{Finish, Progress};
 use intentd::model::Seq;
 use intentd::processor::recovery::{self, Left};
-use intentd::processor::{Answered, Desk, Item, Names, Submission, Window, archive};
+use intentd::processor::{Answered, Capacity, Desk, Item, Names, Submission, Window, archive};
 
 use super::disk::Dir;
 use super::lanes::{self, Lane, PACKAGE, REMOTE};
@@ -80,7 +80,11 @@ impl Leader {
             lanes.push(Lane::new(REMOTE));
         }
         let (window, names) = (Window::default(), Names::promised(&unarchived));
-        let sinks = lanes.iter().map(|lane| (lane.name.to_owned(), world.swarm.batch_max));
+        let sinks = lanes.iter().map(|lane| Capacity {
+            name: lane.name.to_owned(),
+            batch_max: world.swarm.batch_max,
+            hands: 1,
+        });
         let mut desk = Desk::new(sinks.collect::<Vec<_>>());
         for open in undelivered {
             match recovery::resumed(open, &window) {
