@@ -8,6 +8,7 @@ mod config;
 mod crash;
 mod diff;
 mod documents;
+mod fake;
 mod inbox;
 mod leader;
 mod lifecycle;
