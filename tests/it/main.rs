@@ -13,6 +13,7 @@ mod inbox;
 mod leader;
 mod lifecycle;
 mod readme;
+mod real;
 mod sinks;
 mod support;
 mod systemd;

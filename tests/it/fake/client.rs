@@ -39,7 +39,18 @@ impl Answer {
 
 /// Sends one request to a server at `http://HOST:PORT` and reads the answer to its end.
 pub fn send(url: &str, method: &str, path: &str, body: Option<(&str, &str)>) -> io::Result<Answer> {
-    let mut stream = begin(url, method, path, body)?;
+    send_with(url, method, path, body, &[])
+}
+
+/// The same with further headers.
+pub fn send_with(
+    url: &str,
+    method: &str,
+    path: &str,
+    body: Option<(&str, &str)>,
+    headers: &[(&str, &str)],
+) -> io::Result<Answer> {
+    let mut stream = begin(url, method, path, body, headers)?;
     let (status, headers) = head(&mut stream)?;
     let mut answer = Answer { status, headers, text: String::new() };
     if answer.header("transfer-encoding") == "chunked" {
@@ -67,7 +78,7 @@ pub struct Watch(BufReader<TcpStream>);
 impl Watch {
     /// Begins one; the head of the answer is there when this returns.
     pub fn start(url: &str, path: &str) -> io::Result<Self> {
-        let mut stream = begin(url, "GET", path, None)?;
+        let mut stream = begin(url, "GET", path, None, &[])?;
         match head(&mut stream)? {
             (200, _) => Ok(Watch(stream)),
             (status, _) => Err(io::Error::other(format!("a watch was answered {status}"))),
@@ -90,6 +101,7 @@ fn begin(
     method: &str,
     path: &str,
     body: Option<(&str, &str)>,
+    headers: &[(&str, &str)],
 ) -> io::Result<BufReader<TcpStream>> {
     let host = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(host)?;
@@ -97,6 +109,9 @@ fn begin(
     let mut request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: probe/1\r\nAccept: application/json\r\nConnection: close\r\n"
     );
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
     if let Some((kind, body)) = body {
         request += &format!("Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     } else {

@@ -27,7 +27,7 @@ pub struct Controllers {
 
 /// The workloads, which are the only ones that are rolled out.
 fn rolls_out(store: &Store, key: &Key) -> bool {
-    store.resource(&key.group, &key.resource).is_some_and(|resource| resource.scale)
+    store.resource(&key.group, &key.resource).is_some_and(|resource| resource.rolls_out)
 }
 
 /// After a write to `key`: rolls it out, or keeps that for later.

@@ -18,6 +18,8 @@ mod http;
 mod kube;
 mod resource;
 mod rules;
+mod scenarios;
+mod seen;
 mod server;
 mod status;
 mod store;
@@ -199,7 +201,7 @@ impl Cluster {
             } else {
                 store.create(&resource, &key, object.clone(), &write);
             }
-            if resource.scale {
+            if resource.rolls_out {
                 controllers::complete(store, &key);
             }
         });

@@ -14,6 +14,8 @@ pub struct Resource {
     pub namespaced: bool,
     /// Whether `spec.replicas` can be read and written as `/scale`.
     pub scale: bool,
+    /// Whether a controller makes true what its objects want.
+    pub rolls_out: bool,
     /// Whether it counts generations of its spec.
     pub generations: bool,
     /// Of a CustomResourceDefinition; those validate and complain in other words.
@@ -33,6 +35,7 @@ impl Resource {
             short: Vec::new(),
             namespaced: true,
             scale: false,
+            rolls_out: false,
             generations: true,
             custom: true,
             schema: Value::Null,
@@ -41,6 +44,12 @@ impl Resource {
 
     pub fn with_scale(mut self) -> Self {
         self.scale = true;
+        self
+    }
+
+    /// Has its objects rolled out as workloads are: it has an operator.
+    pub fn with_operator(mut self) -> Self {
+        self.rolls_out = true;
         self
     }
 
@@ -121,8 +130,12 @@ pub fn all() -> Vec<Resource> {
     intents.short = vec!["ni".to_owned()];
     vec![
         namespaces.cluster_scoped(),
-        Resource::built_in("apps", "v1", "deployments", "Deployment", "deploy").with_scale(),
-        Resource::built_in("apps", "v1", "statefulsets", "StatefulSet", "sts").with_scale(),
+        Resource::built_in("apps", "v1", "deployments", "Deployment", "deploy")
+            .with_scale()
+            .with_operator(),
+        Resource::built_in("apps", "v1", "statefulsets", "StatefulSet", "sts")
+            .with_scale()
+            .with_operator(),
         autoscalers,
         intents,
     ]
