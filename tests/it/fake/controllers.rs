@@ -32,7 +32,9 @@ fn rolls_out(store: &Store, key: &Key) -> bool {
 
 /// After a write to `key`: rolls it out, or keeps that for later.
 pub fn written(store: &mut Store, key: &Key) {
-    if !rolls_out(store, key) {
+    let Some(object) = store.get(key) else { return };
+    let seen = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+    if seen || !rolls_out(store, key) {
         return;
     }
     match store.controllers.pace {

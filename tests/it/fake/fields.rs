@@ -59,7 +59,8 @@ impl Writer {
 #[derive(Clone, Debug)]
 pub struct Owner {
     pub writer: Writer,
-    pub time: String,
+    /// Of the last change; the API server notes none for scaling, and for joining others.
+    pub time: Option<String>,
     pub fields: BTreeSet<Path>,
 }
 
@@ -108,7 +109,7 @@ fn collect<'a>(path: Path, value: &'a Value, found: &mut BTreeMap<Path, &'a Valu
 /// Gives what a write changed to its writer, and takes it from all others.
 pub fn updated(owners: &mut Vec<Owner>, old: &Value, new: &Value, writer: &Writer, time: &str) {
     let (old, new) = (leaves(old), leaves(new));
-    let changed: BTreeSet<Path> = new
+    let mut changed: BTreeSet<Path> = new
         .iter()
         .filter(|(path, value)| old.get(*path) != Some(value))
         .map(|(path, _)| path.clone())
@@ -116,8 +117,14 @@ pub fn updated(owners: &mut Vec<Owner>, old: &Value, new: &Value, writer: &Write
     for owner in owners.iter_mut() {
         owner.fields.retain(|path| !changed.contains(path) && new.contains_key(path));
     }
+    if writer.subresource == "scale" {
+        // A Scale leaves out zero, so nobody owns it.
+        changed.retain(|path| new.get(path) != Some(&&json!(0)));
+    }
     if !changed.is_empty() {
-        own(owners, writer, time).fields.extend(changed);
+        let owner = own(owners, writer);
+        owner.fields.extend(changed);
+        owner.time = (writer.subresource != "scale").then(|| time.to_owned());
     }
     owners.retain(|owner| !owner.fields.is_empty());
 }
@@ -170,19 +177,19 @@ pub fn apply(
     for owner in owners.iter_mut().filter(|owner| owner.writer != *writer) {
         owner.fields.retain(|path| now.contains_key(path) && (was.get(path) == now.get(path)));
     }
-    if before != fields {
-        let owner = own(owners, writer, time);
+    let changed = *live != merged;
+    if changed || before != fields {
+        let owner = own(owners, writer);
         owner.fields = fields;
-        owner.time = time.to_owned();
+        owner.time = changed.then(|| time.to_owned());
     }
     owners.retain(|owner| !owner.fields.is_empty());
     merged
 }
 
-fn own<'a>(owners: &'a mut Vec<Owner>, writer: &Writer, time: &str) -> &'a mut Owner {
+fn own<'a>(owners: &'a mut Vec<Owner>, writer: &Writer) -> &'a mut Owner {
     let at = owners.iter().position(|owner| owner.writer == *writer).unwrap_or_else(|| {
-        let fields = BTreeSet::new();
-        owners.push(Owner { writer: writer.clone(), time: time.to_owned(), fields });
+        owners.push(Owner { writer: writer.clone(), time: None, fields: BTreeSet::new() });
         owners.len() - 1
     });
     &mut owners[at]
@@ -208,10 +215,11 @@ fn remove(object: &mut Value, path: &[String]) {
     }
 }
 
-/// `metadata.managedFields`: who applied stands first.
+/// `metadata.managedFields`: who applied stands first, then by time and by name.
 pub fn view(owners: &[Owner]) -> Value {
     let mut sorted: Vec<&Owner> = owners.iter().collect();
-    sorted.sort_by_key(|owner| owner.writer.operation == Operation::Update);
+    sorted
+        .sort_by_key(|it| (it.writer.operation == Operation::Update, &it.time, &it.writer.manager));
     let entry = |owner: &&Owner| {
         let mut fields = json!({});
         for path in &owner.fields {
@@ -221,8 +229,11 @@ pub fn view(owners: &[Owner]) -> Value {
         let Writer { manager, operation, api_version, subresource } = &owner.writer;
         let mut entry = json!({
             "manager": manager, "operation": format!("{operation:?}"), "apiVersion": api_version,
-            "time": owner.time, "fieldsType": "FieldsV1", "fieldsV1": fields,
+            "fieldsType": "FieldsV1", "fieldsV1": fields,
         });
+        if let Some(time) = &owner.time {
+            entry["time"] = json!(time);
+        }
         if !subresource.is_empty() {
             entry["subresource"] = json!(subresource);
         }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::client::{self, APPLY, JSON, MERGE, Watch};
 use super::seen::{Known, Seen};
-use super::{Cluster, Refusal, Resource, now, workload};
+use super::{Cluster, Refusal, Resource, workload};
 use crate::real;
 use crate::support::wait_until;
 
@@ -443,4 +443,152 @@ fn what_is_forbidden_is_answered_as_by_a_real_server() {
         fake.forbid("*", resource);
     }
     compare(&fake, real.map(|real| (real, &*namespace)), &forbidden());
+}
+
+/// Two requests that admission refuses, and how a real server is made to refuse them.
+#[test]
+fn what_admission_refuses_is_answered_as_by_a_real_server() {
+    let real = real::shared();
+    let namespace = real.map(real::Cluster::namespace).unwrap_or_default();
+    real.inspect(|real| with_gadgets(real));
+    let fake = fake_with_gadgets();
+    let with_real = real.map(|real| (real, &*namespace));
+
+    compare(&fake, with_real, &[created("Deployment", "web", 2)]);
+    let message = "at most ten".to_owned();
+    let refusal = Refusal::Policy { policy: "few-it".to_owned(), message };
+    fake.refuse("update", "deployments/scale", refusal.clone());
+    fake.refuse("update", "deployments", refusal);
+    const SCALE: &str = "{D}/web/scale?fieldManager=intentd";
+    let too_many = || merge(SCALE, r#"{"spec":{"replicas":11}}"#);
+    if let Some(real) = real {
+        real.apply(&policy("few-it", &namespace).to_string());
+        let mut side = Side::new(real.url(), &namespace);
+        wait_until("the policy", || side.send(&too_many()).status == 422);
+    }
+    compare(
+        &fake,
+        with_real,
+        &[too_many(), merge("{D}/web?fieldManager=intentd", r#"{"spec":{"replicas":11}}"#)],
+    );
+
+    let message = "exceeded quota: few, requested: count/deployments.apps=1, used: \
+                   count/deployments.apps=1, limited: count/deployments.apps=1";
+    fake.refuse("create", "deployments", Refusal::Quota { message: message.to_owned() });
+    if let Some(real) = real {
+        let hard = "--hard=count/deployments.apps=1";
+        real.kubectl(&["create", "quota", "few", hard, "-n", &namespace]);
+        let path = format!("/api/v1/namespaces/{namespace}/resourcequotas/few");
+        wait_until("the quota's count", || {
+            let quota = client::get(real.url(), &path).unwrap().json();
+            quota["status"]["used"]["count/deployments.apps"] == "1"
+        });
+    }
+    compare(&fake, with_real, &[created("Deployment", "second", 1)]);
+
+    fake.terminate_namespace("it");
+    if let Some(real) = real {
+        let held = r#"{"metadata":{"finalizers":["example.com/hold"]}}"#;
+        let patch = ["patch", "deployment", "web", "--type=merge", "-p", held, "-n", &namespace];
+        real.kubectl(&patch);
+        real.kubectl(&["delete", "namespace", &namespace, "--wait=false"]);
+        wait_until("the deletion of the Deployment", || {
+            let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/web");
+            let web = client::get(real.url(), &path).unwrap().json();
+            web["metadata"]["deletionTimestamp"].is_string()
+        });
+    }
+    fake.terminate("deployments", "it", "web");
+    fake.admit_all();
+    let gadget = r#"{{GADGET},"metadata":{"name":"g"},"spec":{"replicas":2}}"#;
+    compare(
+        &fake,
+        with_real,
+        &[
+            post("{G}?fieldManager=intentd", gadget),
+            get("/api/v1/namespaces/{NS}"),
+            get("{D}/web"),
+            get("{D}/web/scale"),
+            merge(SCALE, r#"{"spec":{"replicas":3}}"#),
+            get("{D}/web"),
+        ],
+    );
+    if let Some(real) = real {
+        let free = r#"{"metadata":{"finalizers":null}}"#;
+        real.kubectl(&["patch", "deployment", "web", "--type=merge", "-p", free, "-n", &namespace]);
+        real.kubectl(&["delete", "validatingadmissionpolicybinding", "few-it"]);
+    }
+}
+
+/// A policy for Deployments of one namespace, with its binding of the same name.
+fn policy(name: &str, namespace: &str) -> Value {
+    let selected = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "namespaceSelector": selected,
+                "resourceRules": [{
+                    "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"],
+                    "resources": ["deployments", "deployments/scale"],
+                }],
+            },
+            "validations": [{"expression": "object.spec.replicas <= 10", "message": "at most ten"}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    });
+    json!({"apiVersion": "v1", "kind": "List", "items": [policy, binding]})
+}
+
+/// What a watch tells of a rollout: the first event after the write, and the last.
+fn rollout(url: &str, namespace: &str) -> [Value; 2] {
+    let mut side = Side::new(url, namespace);
+    side.send(&created("Deployment", "web", 2));
+    side.wait_for_rollout("deployments/web");
+    side.send(&get("{D}"));
+    let path = "/apis/apps/v1/namespaces/{NS}/deployments?watch=1&resourceVersion={RV}\
+                &fieldSelector=metadata.name%3Dweb";
+    let watch = Watch::start(url, &side.known.fill(path)).unwrap();
+    let body = r#"{"spec":{"replicas":5}}"#;
+    side.send(&merge("{D}/web/scale?fieldManager=intentd", body));
+    let mut seen = Vec::new();
+    for event in watch {
+        let event = event.unwrap();
+        let (object, status) = (&event["object"], &event["object"]["status"]);
+        let ready = status["readyReplicas"] == 5 && status["availableReplicas"] == 5;
+        seen.push(json!({
+            "type": event["type"], "wanted": object["spec"]["replicas"],
+            "generation": object["metadata"]["generation"],
+            "observed": status["observedGeneration"], "replicas": status["replicas"],
+            "updated": status["updatedReplicas"], "ready": status["readyReplicas"],
+        }));
+        if ready {
+            break;
+        }
+    }
+    let last = seen.pop().expect("the rollout ends");
+    [seen.swap_remove(0), last]
+}
+
+#[test]
+fn a_watch_from_a_lists_version_tells_of_a_rollout_as_a_real_one_does() {
+    let fake = Cluster::start();
+    let ours = rollout(&fake.url(), "default");
+    let event = |observed: u64, replicas: u64| {
+        json!({
+            "type": "MODIFIED", "wanted": 5, "generation": 2, "observed": observed,
+            "replicas": replicas, "updated": replicas, "ready": replicas,
+        })
+    };
+    assert_eq!(ours, [event(1, 2), event(2, 5)]);
+    if let Some(real) = real::shared() {
+        assert_eq!(rollout(real.url(), &real.namespace()), ours);
+    }
 }

@@ -75,7 +75,7 @@ impl Known {
                 "kind": kind, "apiVersion": object["apiVersion"],
                 "version": object["metadata"]["resourceVersion"].is_string(),
                 "items": object["items"].as_array().into_iter().flatten()
-                    .map(|item| self.object(item)).collect::<Vec<_>>(),
+                    .map(|item| self.item(object, item)).collect::<Vec<_>>(),
             }),
             // The version of the server.
             "" if object.get("gitVersion").is_some() => {
@@ -83,6 +83,15 @@ impl Known {
             }
             _ => self.thing(object),
         }
+    }
+
+    /// An item of a list, which may not say itself what it is.
+    fn item(&self, list: &Value, item: &Value) -> Value {
+        let mut whole = item.clone();
+        whole["apiVersion"] = list["apiVersion"].clone();
+        let mut seen = self.thing(&whole);
+        seen["apiVersion"] = item["apiVersion"].clone();
+        seen
     }
 
     /// An object of the cluster: whose it is, what it wants, and who wants that.
@@ -118,8 +127,10 @@ impl Known {
 
     fn status(&self, status: &Value) -> Value {
         let mut status = self.texts(status);
-        if let Some(details) = status["details"].as_object_mut() {
-            details.remove("uid");
+        super::store::remove(&mut status["details"], "uid");
+        if let Some(causes) = status["details"]["causes"].as_array_mut() {
+            // Conflicts come in any order.
+            causes.sort_by_key(Value::to_string);
         }
         status
     }

@@ -174,24 +174,24 @@ impl Store {
         self.replace(key, old, new, owners, write.dry)
     }
 
-    /// Applies a configuration server-side; without force only where nobody else is in the way.
+    /// What stands in the way of applying a configuration without force.
+    pub fn conflicts(&self, key: &Key, applied: &Value, writer: &Writer) -> Vec<Conflict> {
+        fields::conflicts(&self.owners(key), &self.plain(key), applied, writer)
+    }
+
+    /// Applies a configuration server-side, by force; `finish` completes the result.
     pub fn apply(
         &mut self,
         key: &Key,
         applied: &Value,
         write: &Write,
-        force: bool,
         finish: impl FnOnce(&mut Value),
-    ) -> Result<Value, Vec<Conflict>> {
+    ) -> Value {
         let mut owners = self.owners(key);
         let old = self.plain(key);
-        let conflicts = fields::conflicts(&owners, &old, applied, &write.writer);
-        if !force && !conflicts.is_empty() {
-            return Err(conflicts);
-        }
         let mut new = fields::apply(&mut owners, &old, applied, &write.writer, &now());
         finish(&mut new);
-        Ok(self.replace(key, old, new, owners, write.dry))
+        self.replace(key, old, new, owners, write.dry)
     }
 
     /// Takes an object away at once.

@@ -104,6 +104,9 @@ fn values(object: &Value, resource: &Resource) -> Vec<Cause> {
     let mut causes = Vec::new();
     if resource.custom {
         check_schema(&object["spec"], &resource.schema["properties"]["spec"], "spec", &mut causes);
+        if resource.scale {
+            causes.extend(scale_value(&object["spec"]["replicas"]));
+        }
         return causes;
     }
     let spec = &object["spec"];
@@ -123,6 +126,20 @@ fn values(object: &Value, resource: &Resource) -> Vec<Cause> {
         }
     }
     causes
+}
+
+/// What a scale subresource wants of a custom object, besides its schema.
+fn scale_value(replicas: &Value) -> Option<Cause> {
+    let message = match replicas {
+        Value::Number(number) if number.as_i64().is_some_and(|it| it < 0) => {
+            format!("Invalid value: {number}: should be a non-negative integer")
+        }
+        Value::String(text) => format!(
+            "Invalid value: 0: .spec.replicas accessor error: {text} is of the type string, expected int64"
+        ),
+        _ => return None,
+    };
+    Some(Cause::new("FieldValueInvalid", ".spec.replicas", &message))
 }
 
 /// The part of an openAPIV3Schema that definitions of ours use.
@@ -231,22 +248,19 @@ fn unreadable(object: &Value, why: &str) -> Response {
     status::invalid("", "", "", &[Cause::new("FieldValueInvalid", "patch", &message)])
 }
 
-pub fn scale_range(replicas: i64, name: &str, resource: &Resource) -> Result<(), Refused> {
+/// The object whose Scale was patched: a built-in one is judged as a Scale.
+pub fn scale_range(new: &Value, resource: &Resource) -> Result<(), Refused> {
+    let replicas = new["spec"]["replicas"].as_i64().unwrap_or(0);
+    if resource.custom {
+        return updated(new, resource);
+    }
     if replicas >= 0 {
         return Ok(());
     }
-    let (kind, group, field, message) = match resource.custom {
-        true => (
-            &*resource.kind,
-            &*resource.group,
-            ".spec.replicas",
-            "should be a non-negative integer",
-        ),
-        false => ("Scale", "autoscaling", "spec.replicas", AT_LEAST_ZERO),
-    };
-    let message = format!("Invalid value: {replicas}: {message}");
-    let cause = Cause::new("FieldValueInvalid", field, &message);
-    Err(Box::new(status::invalid(kind, group, name, &[cause])))
+    let name = new["metadata"]["name"].as_str().unwrap_or_default();
+    let message = format!("Invalid value: {replicas}: {AT_LEAST_ZERO}");
+    let cause = Cause::new("FieldValueInvalid", "spec.replicas", &message);
+    Err(Box::new(status::invalid("Scale", "autoscaling", name, &[cause])))
 }
 
 /// What is applied has to fit the schema, or it is an error inside the server.

@@ -200,8 +200,8 @@ impl Act<'_> {
             new["status"] = old["status"].clone();
         }
         validate::fill(&mut new, self.resource);
-        self.admit(context)?;
         validate::updated(&new, self.resource)?;
+        self.admit(context)?;
         let writer = Writer::update(&self.options.manager, &self.resource.api_version());
         Ok(store.update(&self.target.key(), new, &self.write(writer)))
     }
@@ -216,10 +216,10 @@ impl Act<'_> {
         validate::scaled(&after, self.resource, self.options.strictness, &self.patch)?;
         // What is not there is nothing, and nothing is zero.
         let replicas = after["spec"]["replicas"].as_i64().unwrap_or(0);
-        self.admit(context)?;
-        validate::scale_range(replicas, &self.target.name, self.resource)?;
         let mut new = old;
         new["spec"]["replicas"] = json!(replicas);
+        validate::scale_range(&new, self.resource)?;
+        self.admit(context)?;
         let writer =
             Writer::update(&self.options.manager, &self.resource.api_version()).of("scale");
         Ok(store.update(&self.target.key(), new, &self.write(writer)))
@@ -233,7 +233,6 @@ impl Act<'_> {
             let message = format!("invalid object type: {version}, Kind={kind}");
             return Err(Box::new(status::bad_request(&message)));
         }
-        self.same_name(patch)?;
         let it = named(self.target, resource);
         let Some(old) = store.get(&self.target.key()) else {
             if let Some(uid) = patch["metadata"]["uid"].as_str() {
@@ -242,23 +241,28 @@ impl Act<'_> {
                 );
                 return Err(Box::new(status::conflict(&it, &why)));
             }
+            self.same_name(patch)?;
             return self.apply_new(store);
         };
         validate::typed(patch, resource)?;
+        let write = self.write(Writer::apply(&self.options.manager, &resource.api_version()));
+        let conflicts = store.conflicts(&self.target.key(), patch, &write.writer);
+        if !conflicts.is_empty() && !self.options.force {
+            return Err(Box::new(conflicted(&conflicts)));
+        }
+        self.same_name(patch)?;
         self.same_version(&old, patch)?;
         if let Some(uid) = patch["metadata"]["uid"].as_str()
             && old["metadata"]["uid"] != uid
         {
             return Err(Box::new(validate::other_uid(&it, uid)));
         }
-        self.admit(context)?;
         let mut probe = old;
         merge(&mut probe, patch);
         validate::updated(&probe, resource)?;
-        let write = self.write(Writer::apply(&self.options.manager, &resource.api_version()));
+        self.admit(context)?;
         let finish = |new: &mut Value| validate::fill(new, resource);
-        let applied = store.apply(&self.target.key(), patch, &write, self.options.force, finish);
-        applied.map_err(|conflicts| Box::new(conflicted(&conflicts)))
+        Ok(store.apply(&self.target.key(), patch, &write, finish))
     }
 
     /// Applying makes what is not there, if it is whole.
