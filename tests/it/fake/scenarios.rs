@@ -464,7 +464,8 @@ fn what_admission_refuses_is_answered_as_by_a_real_server() {
     if let Some(real) = real {
         real.apply(&policy("few-it", &namespace).to_string());
         let mut side = Side::new(real.url(), &namespace);
-        wait_until("the policy", || side.send(&too_many()).status == 422);
+        let probe = merge(&format!("{SCALE}&dryRun=All"), r#"{"spec":{"replicas":11}}"#);
+        wait_until("the policy", || side.send(&probe).status == 422);
     }
     compare(
         &fake,
@@ -516,7 +517,11 @@ fn what_admission_refuses_is_answered_as_by_a_real_server() {
     if let Some(real) = real {
         let free = r#"{"metadata":{"finalizers":null}}"#;
         real.kubectl(&["patch", "deployment", "web", "--type=merge", "-p", free, "-n", &namespace]);
-        real.kubectl(&["delete", "validatingadmissionpolicybinding", "few-it"]);
+        real.kubectl(&[
+            "delete",
+            "validatingadmissionpolicy,validatingadmissionpolicybinding",
+            "few-it",
+        ]);
     }
 }
 
