@@ -157,6 +157,7 @@ fn served(
             None => status::not_found(&named(target, resource)),
         },
         ("POST", true, "") => write::create(request, target, resource, store, context),
+        ("PUT", false, "scale") => write::replace(request, target, resource, store, context),
         ("PATCH", false, _) => write::patch(request, target, resource, store, context),
         ("DELETE", false, "") => write::delete(request, target, resource, store),
         _ => status::not_allowed(),

@@ -46,10 +46,12 @@ pub use rules::Refusal;
 pub use server::Routes;
 pub use status::{Cause, Named};
 pub use store::{Key, Store, Write, now};
+pub use tls::Certificate;
 
 use crate::support::PATIENCE;
 use server::{Server, Shared, State};
 use store::Happened;
+use tls::{Authority, Identity};
 
 /// Answers for [`Routes`], in the API server's words.
 pub mod answers {
@@ -62,24 +64,50 @@ pub struct Cluster {
     server: Option<Server>,
     address: SocketAddr,
     dir: TempDir,
+    authority: Option<Authority>,
+    identity: Option<Identity>,
 }
 
 impl Cluster {
-    /// With the namespace `default` and nothing in it.
+    /// With the namespace `default` and nothing in it, over plain HTTP.
     pub fn start() -> Self {
+        Cluster::start_with(None)
+    }
+
+    /// The same over TLS; the kubeconfig names the authority. See [`Cluster::present`].
+    pub fn start_tls() -> Self {
+        Cluster::start_with(Some(Authority::new("fake")))
+    }
+
+    fn start_with(authority: Option<Authority>) -> Self {
         let shared = Arc::<Shared>::default();
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server = Server::start(Arc::clone(&shared), anywhere, None).expect("a free port");
+        let identity = authority.as_ref().map(|it| it.identity(Certificate::Valid));
+        let server = Server::start(Arc::clone(&shared), anywhere, identity.clone());
+        let server = server.expect("a free port");
         let address = server.address();
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let cluster = Cluster { shared, server: Some(server), address, dir };
+        let cluster = Cluster { shared, server: Some(server), address, dir, authority, identity };
         cluster.namespace("default");
         cluster.write_kubeconfig(json!({}));
         cluster
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.identity.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Restarts a server that speaks TLS with another certificate.
+    pub fn present(&mut self, certificate: Certificate) {
+        let authority = self.authority.as_ref().expect("it speaks TLS");
+        self.identity = Some(authority.identity(certificate));
+        self.restart();
+    }
+
+    /// The certificate of the authority that the kubeconfig names, where it speaks TLS.
+    pub fn authority_pem(&self) -> Option<&str> {
+        self.authority.as_ref().map(Authority::pem)
     }
 
     /// A kubeconfig with this server as its only cluster.
@@ -105,9 +133,15 @@ impl Cluster {
     }
 
     fn write_kubeconfig(&self, user: Value) {
+        let mut cluster = json!({"server": self.url()});
+        if let Some(authority) = &self.authority {
+            let path = self.dir.path().join("ca.crt");
+            std::fs::write(&path, authority.pem()).unwrap();
+            cluster["certificate-authority"] = json!(path);
+        }
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "fake",
-            "clusters": [{"name": "fake", "cluster": {"server": self.url()}}],
+            "clusters": [{"name": "fake", "cluster": cluster}],
             "users": [{"name": "fake", "user": user}],
             "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
         });
@@ -122,12 +156,9 @@ impl Cluster {
     /// It is started again on its port, with its data; watches have to begin anew.
     pub fn restart(&mut self) {
         self.stop();
-        let mut failure = None;
         crate::support::wait_until("the port to be free again", || {
-            match Server::start(Arc::clone(&self.shared), self.address, None) {
-                Ok(server) => self.server = Some(server),
-                Err(error) => failure = Some(error),
-            }
+            let (shared, identity) = (Arc::clone(&self.shared), self.identity.clone());
+            self.server = Server::start(shared, self.address, identity).ok();
             self.server.is_some()
         });
     }

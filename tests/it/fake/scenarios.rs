@@ -58,6 +58,13 @@ fn merge(path: &str, body: &str) -> Step {
     step("PATCH", path, Some((MERGE, body)))
 }
 
+fn put(path: &str, metadata: &str, replicas: &str) -> Step {
+    let body = format!(
+        r#"{{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{{{metadata},"namespace":"{{NS}}"}},"spec":{{"replicas":{replicas}}}}}"#
+    );
+    step("PUT", path, Some((JSON, &body)))
+}
+
 fn apply(path: &str, body: &str) -> Step {
     step("PATCH", path, Some((APPLY, body)))
 }
@@ -196,6 +203,7 @@ fn fake_with_gadgets() -> Cluster {
 
 fn scaling() -> Vec<Step> {
     const SCALE: &str = "{D}/web/scale?fieldManager=intentd";
+    const DB: &str = "{S}/db/scale?fieldManager=intentd";
     vec![
         created("Deployment", "web", 2),
         created("Deployment", "web", 2),
@@ -259,6 +267,14 @@ fn scaling() -> Vec<Step> {
         ),
         merge("{S}/db/scale?fieldManager=intentd", r#"{"spec":{"replicas":-2}}"#),
         once("statefulsets/db", get("{S}/db")),
+        once("statefulsets/db", get("{S}/db/scale")),
+        put(DB, r#""name":"db","resourceVersion":"{RV}""#, "3"),
+        put(DB, r#""name":"db","resourceVersion":"1""#, "4"),
+        put(DB, r#""name":"db""#, "4"),
+        put(DB, r#""name":"other""#, "5"),
+        put(DB, r#""name":"db""#, "-5"),
+        put(DB, r#""name":"db""#, "\"5\""),
+        put("{S}/none/scale?fieldManager=intentd", r#""name":"none""#, "5"),
         delete("{D}/none"),
     ]
 }

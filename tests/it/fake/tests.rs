@@ -254,3 +254,46 @@ fn no_more_connections_than_the_bound_are_served() {
     assert_eq!(std::io::Read::read(&mut &*last, &mut [0]).unwrap_or(0), 0);
     assert_eq!(cluster.connections(), 300);
 }
+
+/// The status line of an answer over TLS, or why there is none.
+fn over_tls(cluster: &Cluster) -> Result<String, rustls::Error> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = cluster.authority_pem().unwrap();
+    roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "127.0.0.1".try_into().unwrap();
+    let connection = rustls::ClientConnection::new(Arc::new(config), name)?;
+    let socket = std::net::TcpStream::connect(cluster.address).unwrap();
+    let mut stream = rustls::StreamOwned::new(connection, socket);
+    let request = b"GET /version HTTP/1.1\r\nHost: it\r\nUser-Agent: probe/1\r\n\r\n";
+    if let Err(error) = std::io::Write::write_all(&mut stream, request) {
+        return Err(*error.into_inner().unwrap().downcast().unwrap());
+    }
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut line).unwrap();
+    Ok(line)
+}
+
+#[test]
+fn a_server_with_tls_presents_the_certificate_that_is_wanted() {
+    use rustls::{CertificateError as Wrong, Error::InvalidCertificate};
+    let mut cluster = Cluster::start_tls();
+    let kubeconfig = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
+    assert!(kubeconfig.contains("certificate-authority"), "{kubeconfig}");
+    assert_eq!(over_tls(&cluster).unwrap(), "HTTP/1.1 200 OK\r\n");
+    cluster.present(Certificate::Expired);
+    let error = over_tls(&cluster).unwrap_err();
+    assert!(matches!(error, InvalidCertificate(Wrong::ExpiredContext { .. })), "{error:?}");
+    cluster.present(Certificate::OtherHost);
+    let error = over_tls(&cluster).unwrap_err();
+    assert!(matches!(error, InvalidCertificate(Wrong::NotValidForNameContext { .. })), "{error:?}");
+    cluster.present(Certificate::UnknownAuthority);
+    assert_eq!(over_tls(&cluster).unwrap_err(), InvalidCertificate(Wrong::UnknownIssuer));
+    cluster.present(Certificate::Valid);
+    assert_eq!(over_tls(&cluster).unwrap(), "HTTP/1.1 200 OK\r\n");
+}

@@ -50,6 +50,21 @@ pub fn decode(body: &[u8], resource: &Resource, strictness: Strictness) -> Resul
     }
 }
 
+/// The body of a PUT of a Scale.
+pub fn decode_scale(body: &[u8]) -> Result<Value, Refused> {
+    let scale: Value = serde_json::from_slice(body).unwrap_or_default();
+    if scale["kind"] != "Scale" || scale["apiVersion"] != "autoscaling/v1" {
+        return Err(Box::new(status::bad_request("a Scale of autoscaling/v1 is wanted")));
+    }
+    if let Some(is) = no_int32(&scale["spec"]["replicas"]) {
+        return Err(Box::new(status::bad_request(&format!(
+            "Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal {is} \
+             into Go struct field ScaleSpec.spec.replicas of type int32"
+        ))));
+    }
+    Ok(scale)
+}
+
 /// The body of a PATCH.
 pub fn decode_patch(body: &[u8]) -> Result<Value, Refused> {
     serde_json::from_slice(body).map_err(|error| {
@@ -212,19 +227,24 @@ pub fn scaled(
 }
 
 fn readable(object: &Value, number: &Value, structure: &str) -> Result<(), Refused> {
-    let is = match number {
-        Value::Null => return Ok(()),
+    let Some(is) = no_int32(number) else { return Ok(()) };
+    let why = format!("json: cannot unmarshal {is} into Go struct field {structure} of type int32");
+    Err(Box::new(unreadable(object, &why)))
+}
+
+/// What a value is, where it is no int32 and not left out either.
+fn no_int32(number: &Value) -> Option<String> {
+    Some(match number {
+        Value::Null => return None,
         Value::Number(it) if it.as_i64().is_some_and(|it| i32::try_from(it).is_ok()) => {
-            return Ok(());
+            return None;
         }
         Value::Number(it) => format!("number {it}"),
         Value::String(_) => "string".to_owned(),
         Value::Bool(_) => "bool".to_owned(),
         Value::Array(_) => "array".to_owned(),
         Value::Object(_) => "object".to_owned(),
-    };
-    let why = format!("json: cannot unmarshal {is} into Go struct field {structure} of type int32");
-    Err(Box::new(unreadable(object, &why)))
+    })
 }
 
 fn known(

@@ -34,7 +34,8 @@ impl Options {
             |cause: Cause| Err(Box::new(status::invalid(kind, "meta.k8s.io", "", &[cause])));
         let apply = request.content_type() == APPLY;
         let manager = request.param("fieldManager").unwrap_or("");
-        if manager.is_empty() {
+        // kubectl scale sends none; its requests are its own affair.
+        if manager.is_empty() && !request.user_agent().starts_with("kubectl") {
             context.violations.push(format!("a write without fieldManager: {}", request.line()));
         }
         if let Some(value) = request.param("dryRun").filter(|it| *it != "All") {
@@ -181,6 +182,35 @@ fn try_patch(
     Ok(Response::json(200, &result))
 }
 
+/// PUT of a Scale, as `kubectl scale --resource-version` does it.
+pub fn replace(
+    request: &Request,
+    target: &Target,
+    resource: &Resource,
+    store: &mut Store,
+    context: &mut Context,
+) -> Response {
+    try_replace(request, target, resource, store, context).unwrap_or_else(|refused| *refused)
+}
+
+fn try_replace(
+    request: &Request,
+    target: &Target,
+    resource: &Resource,
+    store: &mut Store,
+    context: &mut Context,
+) -> Result<Response, Refused> {
+    let options = Options::parse(request, "UpdateOptions", context)?;
+    let scale = validate::decode_scale(&request.body)?;
+    let act = Act { target, resource, options, patch: scale };
+    act.same_name(&act.patch)?;
+    let new = act.rescaled(act.existing(store)?, &act.patch, store, context)?;
+    if !act.options.dry {
+        controllers::written(store, &target.key());
+    }
+    Ok(Response::json(200, &self::scale(&new)))
+}
+
 /// One patch on its way.
 struct Act<'a> {
     target: &'a Target,
@@ -214,15 +244,26 @@ impl Act<'_> {
         merge(&mut after, &self.patch);
         self.same_object(&before, &after, &self.target.with_subresource())?;
         validate::scaled(&after, self.resource, self.options.strictness, &self.patch)?;
+        self.rescaled(old, &after, store, context)
+    }
+
+    /// The object with the count of a Scale.
+    fn rescaled(
+        &self,
+        old: Value,
+        scale: &Value,
+        store: &mut Store,
+        context: &Context,
+    ) -> Result<Value, Refused> {
+        self.same_version(&old, scale)?;
         // What is not there is nothing, and nothing is zero.
-        let replicas = after["spec"]["replicas"].as_i64().unwrap_or(0);
+        let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
         let mut new = old;
         new["spec"]["replicas"] = json!(replicas);
         validate::scale_range(&new, self.resource)?;
         self.admit(context)?;
-        let writer =
-            Writer::update(&self.options.manager, &self.resource.api_version()).of("scale");
-        Ok(store.update(&self.target.key(), new, &self.write(writer)))
+        let writer = Writer::update(&self.options.manager, &self.resource.api_version());
+        Ok(store.update(&self.target.key(), new, &self.write(writer.of("scale"))))
     }
 
     fn apply(&self, store: &mut Store, context: &Context) -> Result<Value, Refused> {
