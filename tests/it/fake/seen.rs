@@ -1,7 +1,5 @@
 //! What a client sees of an answer, without what differs from server to server.
 
-use std::fmt;
-
 use serde_json::{Value, json};
 
 use super::client::Answer;
@@ -12,12 +10,6 @@ pub struct Seen {
     pub status: u16,
     pub content_type: String,
     pub body: Value,
-}
-
-impl fmt::Display for Seen {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{} {} {}", self.status, self.content_type, self.body)
-    }
 }
 
 /// What one side has told so far.
