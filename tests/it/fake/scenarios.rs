@@ -10,7 +10,7 @@ mod steps;
 use serde_json::{Value, json};
 
 use super::client::{self, Watch};
-use super::{Cluster, Refusal, Resource, workload};
+use super::{Cluster, Refusal, Request, Resource, Response, Routes, Store, workload};
 use crate::real;
 use crate::support::wait_until;
 use side::{Side, compare};
@@ -148,6 +148,92 @@ fn what_a_policy_and_a_quota_refuse_is_answered_as_by_a_real_server() {
     if let Some((real, _)) = real {
         let kinds = "validatingadmissionpolicy,validatingadmissionpolicybinding";
         real.kubectl(&["delete", kinds, "few-it"]);
+    }
+}
+
+/// A webhook that says no to everything: with a code of its own, or with none.
+struct Webhook;
+
+impl Routes for Webhook {
+    fn answer(&mut self, request: &Request, _: &mut Store) -> Option<Response> {
+        let code = request.path.strip_prefix("/deny/")?;
+        let mut status = json!({"message": "at most ten"});
+        if let Ok(code) = code.parse::<u16>() {
+            status["code"] = json!(code);
+        }
+        let review = request.json();
+        let response = json!({
+            "uid": review["request"]["uid"], "allowed": false, "status": status,
+        });
+        let (version, kind) = (&review["apiVersion"], &review["kind"]);
+        let answer = json!({"apiVersion": version, "kind": kind, "response": response});
+        Some(Response::json(200, &answer))
+    }
+}
+
+/// The webhook's configuration on the real server, for workloads of one namespace.
+fn webhooks(webhook: &Cluster, namespace: &str) -> Value {
+    let authority = base64(webhook.authority_pem().expect("it speaks TLS").as_bytes());
+    let hook = |resource: &str, code: &str| {
+        json!({
+            "name": format!("few-{resource}.intentd.example"), "admissionReviewVersions": ["v1"],
+            "sideEffects": "None", "failurePolicy": "Fail",
+            "clientConfig": {"url": format!("{}/deny/{code}", webhook.url()), "caBundle": authority},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "rules": [{
+                "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"],
+                "resources": [format!("{resource}/scale")],
+            }],
+        })
+    };
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "few"},
+        "webhooks": [hook("deployments", "403"), hook("statefulsets", "none")],
+    })
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let group = |three: &[u8]| {
+        let all = three.iter().fold(0_usize, |all, byte| all << 8 | usize::from(*byte));
+        let all = all << (8 * (3 - three.len()));
+        let digit = |at: usize| match at <= three.len() {
+            true => char::from(DIGITS[all >> (18 - 6 * at) & 63]),
+            false => '=',
+        };
+        (0..4).map(digit).collect::<String>()
+    };
+    bytes.chunks(3).map(group).collect()
+}
+
+#[test]
+fn what_a_webhook_refuses_is_answered_as_by_a_real_server() {
+    let fake = Cluster::start();
+    fake.put_as("owner", workload("Deployment", "it", "web", 2));
+    fake.put_as("owner", workload("StatefulSet", "it", "db", 1));
+    for (resource, code) in [("deployments", 403), ("statefulsets", 400)] {
+        let webhook = format!("few-{resource}.intentd.example");
+        let refusal = Refusal::Webhook { webhook, code, message: "at most ten".to_owned() };
+        fake.refuse("update", &format!("{resource}/scale"), refusal);
+    }
+    let steps = [merge(SCALE, ELEVEN), merge("{S}/db/scale?fieldManager=intentd", ELEVEN)];
+
+    let webhook = Cluster::start_tls();
+    webhook.route(Box::new(Webhook));
+    let real = real_namespace();
+    if let Some((real, namespace)) = &real {
+        let mut side = Side::new(real.url(), namespace);
+        side.send(&created("Deployment", "web", 2));
+        side.send(&created("StatefulSet", "db", 1));
+        real.apply(&webhooks(&webhook, namespace).to_string());
+        let probe = merge("{S}/db/scale?fieldManager=intentd&dryRun=All", ELEVEN);
+        wait_until("the webhook", || side.send(&probe).status == 400);
+    }
+    let with_real = real.as_ref().map(|(real, namespace)| (*real, &**namespace));
+    compare("webhook", &fake, with_real, &steps);
+    if let Some((real, _)) = real {
+        real.kubectl(&["delete", "validatingwebhookconfiguration", "few"]);
     }
 }
 

@@ -119,9 +119,11 @@ impl Known {
 
     fn status(&self, status: &Value) -> Value {
         let mut status = self.texts(status);
-        super::store::remove(&mut status["details"], "uid");
-        if let Some(causes) = status["details"]["causes"].as_array_mut() {
-            // Conflicts come in any order.
+        if let Some(details) = status.get_mut("details") {
+            super::store::remove(details, "uid");
+        }
+        // Conflicts come in any order.
+        if let Some(causes) = status.pointer_mut("/details/causes").and_then(Value::as_array_mut) {
             causes.sort_by_key(Value::to_string);
         }
         status

@@ -1,11 +1,13 @@
 //! What the fake promises to tests, beyond what it shares with a real server.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::client::{self, APPLY, MERGE, Watch};
 use super::*;
+use crate::support::{PATIENCE, wait_until};
 
 const WEB: &str = "/apis/apps/v1/namespaces/default/deployments/web";
 const SCALE: &str = "/apis/apps/v1/namespaces/default/deployments/web/scale?fieldManager=intentd";
@@ -176,7 +178,7 @@ fn rules_say_no_in_the_words_of_the_real_ones() {
     let refusal = Refusal::Webhook { webhook, code: 403, message };
     cluster.refuse("update", "*", refusal);
     let message = "admission webhook \"few.example.com\" denied the request: at most two";
-    assert_eq!(refused(3), (403, "Forbidden".to_owned(), message.to_owned()));
+    assert_eq!(refused(3), (403, String::new(), message.to_owned()));
     cluster.admit_all();
     assert_eq!(refused(3).0, 200);
 }
@@ -246,7 +248,7 @@ fn no_more_connections_than_the_bound_are_served() {
     for count in 1..=301 {
         open.push(std::net::TcpStream::connect(cluster.address).unwrap());
         // Not faster than they are accepted, or the kernel makes some wait for a second.
-        crate::support::wait_until("its turn", || cluster.connections() >= count.min(300));
+        wait_until("its turn", || cluster.connections() >= count.min(300));
     }
     // Those beyond the bound are closed; those within stay.
     let last = open.last().unwrap();
