@@ -351,3 +351,40 @@ fn a_watch_from_a_lists_version_tells_of_a_rollout_as_a_real_one_does() {
         assert_eq!(rollout(real.url(), &real.namespace()), ours);
     }
 }
+
+/// What is left after the server was killed and started again.
+fn after_a_restart(url: &str, restart: impl FnOnce()) -> Vec<Value> {
+    let mut side = Side::new(url, "default");
+    side.send(&created("Deployment", "web", 2));
+    side.wait_for_rollout("deployments/web");
+    let before = side.send(&get("{D}"));
+    let path = side.known.fill("{NS} {RV}");
+    let (namespace, version) = path.split_once(' ').expect("two words");
+    let watch = format!(
+        "/apis/apps/v1/namespaces/{namespace}/deployments?watch=1&resourceVersion={version}\
+         &timeoutSeconds=1"
+    );
+    // So that the version is one from before the restart.
+    side.send(&merge(SCALE, r#"{"spec":{"replicas":3}}"#));
+    side.wait_for_rollout("deployments/web");
+    restart();
+    let events = side.send(&get(&watch));
+    let after = side.send(&get("{D}/web"));
+    vec![before.body, events.body, after.body]
+}
+
+#[test]
+fn a_restarted_server_keeps_its_data_and_forgets_its_history_as_a_real_one_does() {
+    let fake = std::cell::RefCell::new(Cluster::start());
+    let url = fake.borrow().url();
+    let ours = after_a_restart(&url, || fake.borrow_mut().restart());
+    assert_eq!(ours[2]["spec"]["replicas"], 3);
+    assert_eq!(ours[1][0]["object"]["reason"], "Expired");
+    if let Some(real) = real::Cluster::start(1) {
+        let theirs = after_a_restart(real.url(), || {
+            real.kill("kube-apiserver");
+            real.revive("kube-apiserver");
+        });
+        assert_eq!(ours, theirs);
+    }
+}
