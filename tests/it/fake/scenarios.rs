@@ -388,3 +388,57 @@ fn a_restarted_server_keeps_its_data_and_forgets_its_history_as_a_real_one_does(
         assert_eq!(ours, theirs);
     }
 }
+
+/// The status of a workload that is at rest, without times and generated names.
+fn at_rest(url: &str, namespace: &str, resource: &str) -> Value {
+    let path = format!("/apis/apps/v1/namespaces/{namespace}/{resource}");
+    let mut status = client::get(url, &path).unwrap().json()["status"].take();
+    for name in ["currentRevision", "updateRevision"] {
+        if let Some(revision) = status.get_mut(name) {
+            *revision = json!("a name");
+        }
+    }
+    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+        *condition = json!([condition["type"], condition["status"], condition["reason"]]);
+    }
+    if let Some(conditions) = status["conditions"].as_array_mut() {
+        conditions.sort_by_key(Value::to_string);
+    }
+    status
+}
+
+#[test]
+fn workloads_at_rest_have_the_status_of_real_ones() {
+    let fake = Cluster::start();
+    let url = fake.url();
+    let real = real_namespace();
+    for (kind, resource) in [("Deployment", "deployments/web"), ("StatefulSet", "statefulsets/web")]
+    {
+        for replicas in [2, 5, 0, 1] {
+            let step = match replicas {
+                2 => created(kind, "web", 2),
+                some => merge(
+                    &format!(
+                        "/apis/apps/v1/namespaces/{{NS}}/{resource}/scale?fieldManager=intentd"
+                    ),
+                    &json!({"spec": {"replicas": some}}).to_string(),
+                ),
+            };
+            Side::new(&url, "default").send(&step);
+            let ours = at_rest(&url, "default", resource);
+            if let Some((real, namespace)) = &real {
+                let mut side = Side::new(real.url(), namespace);
+                side.send(&step);
+                side.wait_for_rollout(resource);
+                // Conditions and revisions may come a moment later.
+                for _ in 0..200 {
+                    if at_rest(real.url(), namespace, resource) == ours {
+                        break;
+                    }
+                    side.send(&get("/version"));
+                }
+                assert_eq!(ours, at_rest(real.url(), namespace, resource), "{kind} {replicas}");
+            }
+        }
+    }
+}

@@ -83,6 +83,10 @@ fn each_fault_is_what_it_says_and_has_the_effect_it_says() {
     let answer = scale_to(&cluster, 3).unwrap();
     assert_eq!((answer.status, answer.header("retry-after"), replicas()), (429, "1", 2));
 
+    cluster.fail(Fault::api(500, "InternalError", "etcdserver: request timed out"));
+    let answer = scale_to(&cluster, 3).unwrap();
+    assert_eq!((answer.status, &answer.json()["reason"]), (500, &json!("InternalError")));
+
     cluster.fail(Fault::redirect("http://127.0.0.2/"));
     let answer = scale_to(&cluster, 3).unwrap();
     assert_eq!(
@@ -223,6 +227,15 @@ fn what_no_client_of_ours_does_is_noted() {
             format!("an unknown parameter color: GET {WEB}?color=red"),
         ]
     );
+}
+
+#[test]
+fn a_test_fails_with_what_no_client_of_ours_does() {
+    let cluster = with_web();
+    client::get(&cluster.url(), &format!("{WEB}?color=red")).unwrap();
+    let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(cluster)));
+    let message = dropped.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("an unknown parameter color"), "{message}");
 }
 
 #[test]
