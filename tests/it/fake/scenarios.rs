@@ -431,13 +431,9 @@ fn workloads_at_rest_have_the_status_of_real_ones() {
                 side.send(&step);
                 side.wait_for_rollout(resource);
                 // Conditions and revisions may come a moment later.
-                for _ in 0..200 {
-                    if at_rest(real.url(), namespace, resource) == ours {
-                        break;
-                    }
-                    side.send(&get("/version"));
-                }
-                assert_eq!(ours, at_rest(real.url(), namespace, resource), "{kind} {replicas}");
+                wait_until(&format!("{kind} of {replicas} to have the status {ours}"), || {
+                    at_rest(real.url(), namespace, resource) == ours
+                });
             }
         }
     }
