@@ -76,6 +76,7 @@ impl Bench {
             superseded_by: None,
             receipts: Vec::new(),
             end_to_end_seconds: None,
+            earlier: Vec::new(),
         };
         self.desk.admit(Item {
             record,
