@@ -7,6 +7,7 @@ mod exit;
 mod history;
 mod inputs;
 mod output;
+mod retry;
 mod run;
 mod setup;
 mod supervise;
@@ -62,6 +63,10 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Command::History { limit, outcome, since } => {
             let query = history::Query { limit, outcome, since };
             history::run(&load(&overrides)?, common.output, &query)
+        }
+        Command::Retry { parked, seqs, timeout } => {
+            let which = if parked { retry::Which::Parked } else { retry::Which::Named(seqs) };
+            retry::run(&common, &load(&overrides)?, &which, timeout)
         }
         Command::Schema { which } => schema(which),
         Command::Config { command: ConfigCommand::Check } => check(&load(&overrides)?),

@@ -97,7 +97,8 @@ pub fn revive(
     // Rising, so that of two that are parked on one target the older one is not refused for the other.
     for seq in seqs {
         let found = find(connection, seq)?;
-        let key = found.as_ref().and_then(|found| found.intent.record.intent.as_ref()?.key().into());
+        let key =
+            found.as_ref().and_then(|found| found.intent.record.intent.as_ref()?.key().into());
         let facts = match &found {
             Some(found) => Some(Facts {
                 outcome: found.intent.record.outcome,
