@@ -1,18 +1,21 @@
 //! What commands ask of the leader: one small file each in `<state-dir>/requests/`.
 //!
 //! A command writes `ID.request`, holds a lock on it as long as it lives, and waits for `ID.answer`; it
-//! removes both. So what a killed command has left is known by its lock, and not by its age. The leader
-//! alone answers, and a request that has an answer is not carried out again.
+//! removes both. So what a killed command has left is known by its lock, and not by its age: while it
+//! writes, that of the directory, which it shares with others. The leader alone answers, and a request
+//! that has an answer is not carried out again.
 //!
 //! Not here: what a request does (`ledger`, `pipeline`).
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::after;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -23,6 +26,10 @@ use crate::model::{Retried, Seq};
 const REQUEST: &str = "request";
 const ANSWER: &str = "answer";
 const TEMPORARY: &str = "tmp";
+
+/// How long a leader that tidies is waited for, and how often it is looked whether it is done.
+const TIDYING_MAX: Duration = Duration::from_secs(5);
+const SHARE_AGAIN: Duration = Duration::from_millis(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -103,6 +110,7 @@ impl Requests {
         let request = self.file(&id, REQUEST);
         let temporary = self.file(&id, TEMPORARY);
         let failed = |source| Error::Write { path: request.clone(), source };
+        let _writing = self.share().map_err(failed)?;
         let file = fault::step("request.create", || create(&temporary)).map_err(failed)?;
         let write = || {
             file.try_lock()?;
@@ -128,7 +136,7 @@ impl Requests {
     /// The directory cannot be listed.
     pub fn waiting(&self) -> Result<Vec<Request>, Error> {
         let list = |source| Error::List { path: self.path.clone(), source };
-        let mut ids = BTreeSet::new();
+        let (mut ids, mut torn) = (BTreeSet::new(), Vec::new());
         for entry in std::fs::read_dir(&self.path).map_err(list)? {
             let path = entry.map_err(list)?.path();
             let id = path.file_stem().and_then(OsStr::to_str);
@@ -144,9 +152,16 @@ impl Requests {
                 }
                 // Its command took it, and died before it could remove it.
                 ANSWER if !self.file(id, REQUEST).exists() => remove(&path),
-                TEMPORARY if is_abandoned(&path) => remove(&path),
+                TEMPORARY => torn.push(path),
                 _ => {}
             }
+        }
+        // With nobody who writes, all that is not whole was left by those who were killed.
+        if !torn.is_empty()
+            && let Ok(directory) = File::open(&self.path)
+            && directory.try_lock().is_ok()
+        {
+            torn.iter().for_each(|path| remove(path));
         }
         Ok(ids.into_iter().filter_map(|id| self.read(id)).collect())
     }
@@ -187,6 +202,23 @@ impl Requests {
             }
         };
         Some(Request { id, seqs: asking.retry })
+    }
+
+    /// Holds off those who tidy, for as long as the file is open.
+    fn share(&self) -> io::Result<File> {
+        let directory = File::open(&self.path)?;
+        let start = Instant::now();
+        loop {
+            match directory.try_lock_shared() {
+                Ok(()) => return Ok(directory),
+                Err(TryLockError::Error(source)) => return Err(source),
+                // Held for a few removals, unless its holder stands still in the middle of them.
+                Err(TryLockError::WouldBlock) if start.elapsed() > TIDYING_MAX => {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Err(TryLockError::WouldBlock) => drop(after(SHARE_AGAIN).recv()),
+            }
+        }
     }
 
     fn remove_abandoned(&self, id: &str) {
@@ -316,6 +348,19 @@ mod tests {
         assert_eq!(waiting, [Request { id: "a".to_owned(), seqs: vec![Seq(1)] }]);
         assert_eq!(names(&requests), ["a.request"]);
         requests.answer("a", answers()).unwrap();
+        assert_eq!(requests.waiting().unwrap(), []);
+        assert_eq!(names(&requests), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_request_that_is_being_written_is_not_taken_for_one_that_was_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let requests = Requests::open(dir.path()).unwrap();
+        let writing = requests.share().unwrap();
+        std::fs::write(requests.file("a", TEMPORARY), "").unwrap();
+        assert_eq!(requests.waiting().unwrap(), []);
+        assert_eq!(names(&requests), ["a.tmp"]);
+        drop(writing);
         assert_eq!(requests.waiting().unwrap(), []);
         assert_eq!(names(&requests), Vec::<String>::new());
     }
