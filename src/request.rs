@@ -152,7 +152,7 @@ impl Requests {
                 }
                 // Its command took it, and died before it could remove it.
                 ANSWER if !self.file(id, REQUEST).exists() => remove(&path),
-                TEMPORARY => torn.push(path),
+                TEMPORARY if torn.len() < REQUESTS_MAX => torn.push(path),
                 _ => {}
             }
         }

@@ -188,3 +188,40 @@ fn check_ours(path: &Path, connection: &Connection) -> Result<i32, Error> {
         (found, _) => Err(Error::Foreign { path, found }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Filter, Reader, Writer};
+
+    /// A ledger as the version before wrote it.
+    fn older(path: &Path) -> String {
+        let writer = Writer::open(path).unwrap();
+        let id = writer.id().to_owned();
+        writer.close().unwrap();
+        let connection = Connection::open(path).unwrap();
+        connection
+            .execute_batch("DROP TABLE earlier; PRAGMA user_version = 2")
+            .expect("format 2 is format 3 without that table");
+        row::write_meta(&connection, crate::ledger::census::KEY, "0 0 0 0 0 0").unwrap();
+        id
+    }
+
+    #[test]
+    fn a_ledger_of_the_format_before_is_read_as_it_is_and_brought_up_by_the_next_leader() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        let id = older(&path);
+        let reader = Reader::open(&path).unwrap();
+        reader.history(&Filter::default(), |_| panic!("it is empty")).unwrap();
+        for _ in 0..2 {
+            let writer = Writer::open(&path).unwrap();
+            assert_eq!(writer.id(), id);
+            assert!(writer.open_intents().unwrap().is_empty());
+            writer.close().unwrap();
+            let connection = Connection::open(&path).unwrap();
+            assert_eq!(check_ours(&path, &connection).unwrap(), FORMAT);
+        }
+        reader.history(&Filter::default(), |_| panic!("it is empty")).unwrap();
+    }
+}
