@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::client::Body;
 use serde::de::DeserializeOwned;
 
-use crate::sink::cluster::trouble::{Refusal, Trouble};
+use crate::sink::cluster::trouble::{Refusal, Trouble, innermost};
 
 /// Most of an answer that is read. The largest that is wanted is a package of Porch: 6 MiB of texts
 /// at the server's limit, which JSON may make twice as long.
@@ -126,15 +126,6 @@ fn unsent(error: kube::Error) -> Trouble {
         kube::Error::Auth(_) => Trouble::access(&error),
         _ => Trouble::lost(innermost(&error)),
     }
-}
-
-/// The first cause: what lies around it says only that a call failed.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// Percent-encoding of all but the unreserved characters of RFC 3986.

@@ -23,7 +23,7 @@ use tokio::runtime::Runtime;
 
 use crate::config::ClusterAccess;
 
-pub use call::{Call, Content, Reply};
+pub use call::{Call, Content, Reply, escaped};
 pub use trouble::{Cause, Refusal, Trouble};
 
 /// Threads of the runtime: they carry bytes and decide nothing.

@@ -63,7 +63,8 @@ impl Progress {
 }
 
 impl Written {
-    /// What goes into the receipt; `None` is what was not waited for.
+    /// What goes into the receipt, with the autoscaler that was told instead; `None` is what was not
+    /// waited for.
     pub fn receipt(&self, converged_at: Option<Timestamp>) -> BTreeMap<String, Value> {
         let time = |at: Timestamp| Value::from(at.to_string());
         let mut receipt = BTreeMap::from([
@@ -72,6 +73,7 @@ impl Written {
         ]);
         receipt.extend(self.observed_at.map(|at| ("observed_at".to_owned(), time(at))));
         receipt.extend(converged_at.map(|at| ("converged_at".to_owned(), time(at))));
+        receipt.extend(self.through.iter().map(|hpa| ("hpa".to_owned(), hpa.as_str().into())));
         receipt
     }
 }
