@@ -168,11 +168,12 @@ Examples:
         #[arg(long, value_name = "TIME", value_parser = time)]
         since: Option<std::time::Duration>,
     },
-    /// Print the JSON Schema of intents or of the configuration
+    /// Print the JSON Schema of intents or of the configuration, or the CustomResourceDefinition
     #[command(after_help = "\
 Examples:
   intentd schema > intent.schema.json
   intentd schema config > intentd.schema.json
+  intentd schema crd | kubectl apply -f -
   intentd schema | jq .properties.replicas")]
     Schema {
         /// What the schema is of
@@ -223,6 +224,8 @@ pub enum SchemaName {
     Intent,
     /// The file intentd.toml and those in conf.d
     Config,
+    /// The custom resource NetworkIntent, as a CustomResourceDefinition in YAML
+    Crd,
 }
 
 impl Command {

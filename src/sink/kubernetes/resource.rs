@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
     status = "NetworkIntentStatus",
     shortname = "ni",
     derive = "PartialEq",
+    doc = "An intent for the network, as it was dropped.",
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Target","type":"string","jsonPath":".spec.target"}"#,
     printcolumn = r#"{"name":"Replicas","type":"integer","jsonPath":".spec.replicas"}"#,
