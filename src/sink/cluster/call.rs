@@ -14,9 +14,6 @@ use crate::sink::cluster::trouble::{Refusal, Trouble, innermost};
 /// at the server's limit, which JSON may make twice as long.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// Who we say we are.
-const USER_AGENT: &str = concat!("intentd/", env!("CARGO_PKG_VERSION"));
-
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
@@ -63,8 +60,7 @@ impl<'a> Call<'a> {
         let request = Request::builder()
             .method(self.method.clone())
             .uri(target)
-            .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, USER_AGENT);
+            .header(header::ACCEPT, "application/json");
         let (kind, body) = match &self.content {
             Content::None => return request.body(Body::empty()),
             Content::Json(body) => ("application/json", body),

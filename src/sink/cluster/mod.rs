@@ -18,6 +18,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::{HeaderValue, header};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::runtime::Runtime;
 
@@ -31,6 +32,10 @@ const THREADS: usize = 2;
 
 /// How long a connection may take to be made; a firewall that drops packets says nothing.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Who we say we are, in watches too.
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("intentd/", env!("CARGO_PKG_VERSION")));
 
 /// All clusters that a process talks to.
 #[derive(Debug)]
@@ -200,6 +205,7 @@ async fn config(access: &ClusterAccess) -> Result<Config, Error> {
     // Ours is the only retry there is: kube's own would go on for hours.
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_MAX);
+    config.headers.push((header::USER_AGENT, USER_AGENT));
     Ok(config)
 }
 

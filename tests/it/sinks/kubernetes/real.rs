@@ -1,0 +1,3 @@
+//! What only a real API server with its controllers shows.
+
+use super::*;
