@@ -52,7 +52,9 @@ fn instances() -> Finding {
         Ok(_) => Finding::ok(what, format!("{most}, and one is free")),
         Err(error) => Finding::warn(
             what,
-            format!("{most}, and none is free ({error}): raise it, or set `watch.poll`"),
+            format!(
+                "{most}, and none is free ({error}): raise it, or the inbox is listed every `watch.poll_interval`"
+            ),
         ),
     }
 }
