@@ -47,7 +47,7 @@ fn a_new_site_is_fit_to_start_and_stays_untouched() {
     assert_eq!(tree(site.root()), before, "nothing is made");
     let failed: Vec<_> = findings.iter().filter(|it| it["state"] == "failed").collect();
     assert_eq!(failed, [] as [&Value; 0]);
-    for what in ["configuration", "work", "one filesystem", "sink `package`"] {
+    for what in ["configuration", "work", "one filesystem", "leases", "sink `package`"] {
         assert_eq!(finding(&findings, what)["state"], "ok", "{what}");
     }
     assert_eq!(finding(&findings, "lead")["message"], "nobody leads; a start would");

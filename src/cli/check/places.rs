@@ -11,7 +11,7 @@ use crate::cli::exit::Exit;
 use crate::config::Config;
 use crate::leader;
 use crate::model::Code;
-use crate::spool::is_network;
+use crate::spool::{is_network, leases_work_in};
 
 /// Room below which a busy day may end in a pause: a full window of documents, and as much again
 /// for the ledger's log.
@@ -38,6 +38,9 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         }
     }
     findings.push(one_filesystem(&found));
+    if let Some((_, work)) = found.iter().find(|(name, _)| *name == "work") {
+        findings.push(leases(config.settle_lease, &work.existing));
+    }
     findings.push(lock(&config.state_dir.join("leader.lock")));
     findings
 }
@@ -128,6 +131,23 @@ impl Place {
             return Finding::ok(what, format!("`{path}` will be made in `{above}`; {room}"));
         }
         Finding::ok(what, format!("`{path}` can be used; {room}"))
+    }
+}
+
+fn leases(wanted: bool, directory: &Path) -> Finding {
+    let what = "leases";
+    if !wanted {
+        return Finding::ok(
+            what,
+            "not wanted (`settle.lease`); files are finished once they are quiet",
+        );
+    }
+    match File::open(directory).is_ok_and(|directory| leases_work_in(&directory)) {
+        true => Finding::ok(what, "the spool's filesystem has them"),
+        false => Finding::warn(
+            what,
+            "the spool's filesystem has none: files are finished once they are quiet (`settle.quiet`)",
+        ),
     }
 }
 
