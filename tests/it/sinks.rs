@@ -221,9 +221,9 @@ pub fn settle(sink: &mut dyn Sink, jobs: &[&Job]) -> Vec<Answer> {
         if open.is_empty() {
             break;
         }
-        let (wakes, woken) = crossbeam_channel::unbounded();
+        let (wakes, woken) = crossbeam_channel::bounded(1);
         let (journal, waker): (_, Waker) =
-            (Steps::default(), Arc::new(move |seq| wakes.send(seq).unwrap_or_default()));
+            (Steps::default(), Arc::new(move |seq| wakes.try_send(seq).unwrap_or_default()));
         let batch: Vec<_> = open
             .iter()
             .map(|at| Delivery { step: steps[*at].as_ref(), ..jobs[*at].delivery() })

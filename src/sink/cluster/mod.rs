@@ -219,7 +219,7 @@ mod tests {
         let cluster = clusters.at(ClusterAccess::default());
         let (gate, opened) = tokio::sync::oneshot::channel::<()>();
         let held = Arc::clone(&cluster);
-        let (done, ended) = std::sync::mpsc::channel();
+        let (done, ended) = crossbeam_channel::bounded(1);
         cluster.spawn(async move {
             let _ = opened.await;
             // A panic takes the sender with it.

@@ -87,13 +87,13 @@ impl<'a> Batch<'a> {
 
     async fn plan(&self, delivery: &Delivery<'_>) -> Result<Plan, Fault> {
         let deadline = self.context.deadline;
-        self.is_worth_a_call()?;
         let key = key(delivery);
         let place = self.watches.place(&key.0);
         let progress = Progress::read(delivery.step);
         if place.verifies(&key, delivery.seq) {
             return Ok(Plan::Ask { place });
         }
+        self.is_worth_a_call()?;
         place.in_step(self.site.due(deadline)).await?;
         if let Some(Progress::Written(written)) = progress {
             return Ok(Plan::Verify { place, written, is_unseen: true });

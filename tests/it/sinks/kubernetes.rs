@@ -8,7 +8,7 @@ mod verification;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, bounded};
 use intentd::config::{
     ClusterAccess, Confirmed, HpaRule, KubernetesMode, KubernetesSettings, Workload,
 };
@@ -71,8 +71,8 @@ pub struct Called {
 }
 
 pub fn call(sink: &mut dyn Sink, job: &Job) -> Called {
-    let (sender, wakes) = unbounded();
-    let waker: Waker = Arc::new(move |seq| sender.send(seq).unwrap_or_default());
+    let (sender, wakes) = bounded(16);
+    let waker: Waker = Arc::new(move |seq| sender.try_send(seq).unwrap_or_default());
     let (journal, fence) = (Steps::default(), Fencing::holds());
     let deadline = Instant::now() + PATIENCE;
     let context = Context { fence: &fence, journal: &journal, waker: &waker, deadline };
