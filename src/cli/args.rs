@@ -175,11 +175,12 @@ Examples:
   intentd check --sink git -o json
   intentd check && systemctl start intentd")]
     Check,
-    /// Print the JSON Schema of intents or of the configuration
+    /// Print the JSON Schema of intents or of the configuration, or the CustomResourceDefinition
     #[command(after_help = "\
 Examples:
   intentd schema > intent.schema.json
   intentd schema config > intentd.schema.json
+  intentd schema crd | kubectl apply -f -
   intentd schema | jq .properties.replicas")]
     Schema {
         /// What the schema is of
@@ -230,6 +231,8 @@ pub enum SchemaName {
     Intent,
     /// The file intentd.toml and those in conf.d
     Config,
+    /// The custom resource NetworkIntent, as a CustomResourceDefinition in YAML
+    Crd,
 }
 
 impl Command {

@@ -106,6 +106,7 @@ fn schema(which: SchemaName) -> Result<Exit> {
             let text = serde_json::to_string_pretty(&config::schema())?;
             print(&format!("{text}\n"))
         }
+        SchemaName::Crd => print(&crate::sink::kubernetes::crd()?),
     }
 }
 

@@ -6,14 +6,16 @@ use anyhow::{Context, Result};
 use crossbeam_channel::Sender;
 
 use crate::cli::exit::Refused;
-use crate::config::{Config, SinkKind, SinkSettings};
+use crate::config::{ClusterAccess, Config, SinkKind, SinkSettings};
 use crate::intake::Rules;
 use crate::model::Record;
 use crate::pipeline::{Claimant, InboxOptions, Leadership, Live, Options, Source, Until};
 use crate::processor::Settings;
 use crate::schema::{NameRule, Schema};
+use crate::sink::cluster::{Cluster, Clusters};
 use crate::sink::exec::Exec;
 use crate::sink::git::Git;
+use crate::sink::kubernetes::Kubernetes;
 use crate::sink::package::Package;
 use crate::sink::stdout::Stdout;
 use crate::sink::{self, Sink};
@@ -105,10 +107,12 @@ pub fn options(
 
 /// Everything that is needed to take the lead.
 pub fn claimant(config: &Config) -> Result<Claimant> {
+    let mut clusters = None;
+    let mut open = |sink| open_sink(config, sink, &mut clusters);
     let claimant = Claimant {
         state_dir: config.state_dir.clone(),
         layout: config.layout.clone(),
-        sinks: config.sinks.iter().map(|sink| open_sink(config, sink)).collect::<Result<_>>()?,
+        sinks: config.sinks.iter().map(&mut open).collect::<Result<_>>()?,
         accept_restored_ledger: config.accept_restored_ledger,
         allow_network_filesystem: config.allow_network_filesystem,
     };
@@ -116,8 +120,21 @@ pub fn claimant(config: &Config) -> Result<Claimant> {
     Ok(claimant)
 }
 
+/// The cluster behind these settings; `clusters` are those of the process, started when the first
+/// sink asks for one.
+pub fn cluster(clusters: &mut Option<Clusters>, access: &ClusterAccess) -> Result<Arc<Cluster>> {
+    if clusters.is_none() {
+        *clusters = Some(Clusters::new().context("start the threads that call API servers")?);
+    }
+    Ok(clusters.as_ref().expect("they were just started").at(access.clone()))
+}
+
 /// Opens a sink as a start would.
-pub fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> {
+pub fn open_sink(
+    config: &Config,
+    settings: &SinkSettings,
+    clusters: &mut Option<Clusters>,
+) -> Result<Box<dyn Sink>> {
     let name = settings.name.clone();
     let opened = || format!("open sink `{}`", settings.name);
     Ok(match &settings.kind {
@@ -137,7 +154,10 @@ pub fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sin
             let dir = config.state_dir.join("git").join(&settings.name);
             Box::new(Git::new(name, git, &dir).map_err(|error| refused(&opened(), error.into()))?)
         }
-        SinkKind::Kubernetes(_) => anyhow::bail!("kubernetes"),
+        SinkKind::Kubernetes(kubernetes) => {
+            let cluster = cluster(clusters, &kubernetes.access).with_context(opened)?;
+            Box::new(Kubernetes::new(name, kubernetes, cluster))
+        }
         SinkKind::Kubectl(_) => anyhow::bail!("kubectl"),
         SinkKind::Porch(_) => anyhow::bail!("porch"),
     })

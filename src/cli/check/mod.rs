@@ -16,6 +16,7 @@ use crate::cli::exit::Exit;
 use crate::cli::{output, setup};
 use crate::config::{Config, Loaded, SinkKind, SinkSettings};
 use crate::model::Code;
+use crate::sink::cluster::Clusters;
 use crate::sink::git;
 
 /// How one thing was found.
@@ -69,21 +70,22 @@ pub fn run(format: Option<Format>, loaded: &Loaded) -> Result<Exit> {
     let ground = kernel::findings().into_iter().chain(places::findings(config));
     ground.into_iter().try_for_each(|finding| report.tell(&finding))?;
     // Each may take long: what is known by then is on the screen.
+    let mut clusters = None;
     for sink in &config.sinks {
-        report.tell(&reach(config, sink))?;
+        report.tell(&reach(config, sink, &mut clusters))?;
     }
     report.end()
 }
 
 /// Asks a sink whether its target can be reached.
-fn reach(config: &Config, sink: &SinkSettings) -> Finding {
+fn reach(config: &Config, sink: &SinkSettings, clusters: &mut Option<Clusters>) -> Finding {
     let what = format!("sink `{}`", sink.name);
     let probed = match &sink.kind {
         // Opened, it would make its directory.
         SinkKind::Package { dir } => return places::packages(&what, dir),
         // In a clone that is thrown away: the one in the state directory is the leader's.
         SinkKind::Git(settings) => git::probe(settings),
-        _ => match setup::open_sink(config, sink) {
+        _ => match setup::open_sink(config, sink, clusters) {
             Ok(mut sink) => sink.probe(),
             Err(error) => {
                 return Finding::failed(Exit::Configuration, what, format!("{error:#}"));
