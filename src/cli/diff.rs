@@ -14,7 +14,7 @@ use crate::compose::{Package, compose};
 use crate::config::{Loaded, SinkKind, SinkSettings};
 use crate::model::{Code, FileName, Intent};
 use crate::schema::render;
-use crate::sink::{Change, Comparison, Fault, git, package};
+use crate::sink::{Change, Comparison, Fault, git, kubectl, package};
 
 /// Lines around a change, as `diff -u` has them.
 const CONTEXT_LINES: usize = 3;
@@ -81,9 +81,8 @@ fn compare(sink: &SinkSettings, intent: &Intent, package: &Package) -> Result<Co
     match &sink.kind {
         SinkKind::Package { dir } => package::compare(dir, package),
         SinkKind::Git(settings) => git::compare(settings, intent, package),
-        SinkKind::Kubernetes(_) | SinkKind::Kubectl(_) | SinkKind::Porch(_) => {
-            Ok(Comparison::Unknown)
-        }
+        SinkKind::Kubectl(settings) => kubectl::compare(settings, intent),
+        SinkKind::Kubernetes(_) | SinkKind::Porch(_) => Ok(Comparison::Unknown),
         SinkKind::Stdout { .. } | SinkKind::Exec { .. } => Ok(Comparison::Unknown),
     }
 }

@@ -14,6 +14,7 @@ use crate::processor::Settings;
 use crate::schema::{NameRule, Schema};
 use crate::sink::exec::Exec;
 use crate::sink::git::Git;
+use crate::sink::kubectl::Kubectl;
 use crate::sink::package::Package;
 use crate::sink::stdout::Stdout;
 use crate::sink::{self, Sink};
@@ -125,7 +126,11 @@ fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> 
             Box::new(Git::new(name, git, &dir).map_err(|error| refused(&opened(), error.into()))?)
         }
         SinkKind::Kubernetes(_) => anyhow::bail!("kubernetes"),
-        SinkKind::Kubectl(_) => anyhow::bail!("kubectl"),
+        SinkKind::Kubectl(kubectl) => {
+            let cache = config.state_dir.join("kubectl").join(&settings.name);
+            let kubectl = Kubectl::new(name, kubectl, Some(cache));
+            Box::new(kubectl.map_err(|error| refused(&opened(), error.into()))?)
+        }
         SinkKind::Porch(_) => anyhow::bail!("porch"),
     })
 }

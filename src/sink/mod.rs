@@ -7,6 +7,7 @@ mod child;
 pub mod cluster;
 pub mod exec;
 pub mod git;
+pub mod kubectl;
 mod lock;
 pub mod package;
 pub mod stdout;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::compose::Package;
@@ -142,8 +144,8 @@ pub trait Journal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step(pub String);
 
-/// Asks for a pending delivery to be looked at again now.
-pub type Waker = Box<dyn Fn(Seq) + Send + Sync>;
+/// Asks for a pending delivery to be looked at again now; a clone of it may outlive the call.
+pub type Waker = Arc<dyn Fn(Seq) + Send + Sync>;
 
 /// An exclusive hold on a target, let go on drop.
 #[derive(Debug)]

@@ -123,7 +123,7 @@ pub fn deliver_by(
     fence: &Fencing,
     deadline: Instant,
 ) -> Result<Vec<Answer>, Fatal> {
-    let (journal, waker): (_, Waker) = (Steps::default(), Box::new(|_| {}));
+    let (journal, waker): (_, Waker) = (Steps::default(), Arc::new(|_| {}));
     let batch: Vec<_> = jobs.iter().map(|job| job.delivery()).collect();
     sink.deliver(&batch, &Context { fence, journal: &journal, waker: &waker, deadline })
 }
@@ -220,7 +220,7 @@ pub fn settle(sink: &mut dyn Sink, jobs: &[&Job]) -> Vec<Answer> {
         if open.is_empty() {
             break;
         }
-        let (journal, waker): (_, Waker) = (Steps::default(), Box::new(|_| {}));
+        let (journal, waker): (_, Waker) = (Steps::default(), Arc::new(|_| {}));
         let batch: Vec<_> = open
             .iter()
             .map(|at| Delivery { step: steps[*at].as_ref(), ..jobs[*at].delivery() })
