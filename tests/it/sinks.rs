@@ -4,6 +4,7 @@
 mod double;
 mod exec;
 mod git;
+mod kubectl;
 mod package;
 mod stdout;
 

@@ -1,0 +1,127 @@
+//! A kubectl that is missing, hangs, talks without end, dies, or is none.
+
+use std::time::{Duration, Instant};
+
+use intentd::model::Code;
+use intentd::sink::kubectl::Error;
+use intentd::sink::{Retry, Sink};
+
+use super::fake::{Bench, settings};
+use super::{Fencing, PATIENCE, deliver, deliver_by, done, failed, job};
+
+/// One fault that says this, and nothing has changed; then all is well again.
+#[track_caller]
+fn told(hook: &str, code: Code, said: &str) {
+    let bench = Bench::with(&[("a", 1)]);
+    let mut sink = bench.sink();
+    bench.hook(hook);
+    let answers = deliver(&mut sink, &[&job("a", 3)]);
+    let message = failed(&answers[0], code, Retry::Later);
+    assert_eq!(message, said, "{hook}");
+    assert_eq!(bench.visible(), ["ran-a.a 1"], "{hook}");
+    bench.hook("");
+    done(&deliver(&mut sink, &[&job("a", 3)])[0]);
+    assert_eq!(bench.running(), Vec::<i32>::new());
+}
+
+#[test]
+fn a_kubectl_that_dies_talks_without_end_or_talks_nonsense_is_one_clear_fault() {
+    let unavailable = Code::SinkUnavailable;
+    told(
+        "kill -9 $$",
+        unavailable,
+        "cannot ask kubectl its version: kubectl was killed by SIGKILL",
+    );
+    told(
+        "[ $verb = version ] || kill -15 $$",
+        unavailable,
+        "cannot read deployments.apps ran-a/a: kubectl was killed by SIGTERM",
+    );
+    told(
+        "[ $verb != scale ] || exec head -c 1000000000 /dev/zero",
+        unavailable,
+        "cannot scale deployments.apps ran-a/a: kubectl gave more than 8388608 bytes",
+    );
+    told(
+        "[ $verb != scale ] || { head -c 1000000000 /dev/zero >&2; exit 1; }",
+        unavailable,
+        &format!("cannot scale deployments.apps ran-a/a: {}...", "\\u{0}".repeat(600)),
+    );
+    told(
+        "[ $verb != get ] || { echo NAME READY; exit 0; }",
+        unavailable,
+        "cannot read deployments.apps ran-a/a: what `kubectl get` printed is no JSON object",
+    );
+    told(
+        "[ $verb != version ] || { echo '{\"clientVersion\":{\"gitVersion\":\"v1.18.9\"}}'; exit; }",
+        unavailable,
+        "`v1.18.9` is no kubectl 1.19 or newer",
+    );
+    told(
+        "[ $verb != scale ] || { echo 'error: You must be logged in to the server (Unauthorized)' >&2; exit 1; }",
+        Code::Forbidden,
+        "cannot scale deployments.apps ran-a/a: You must be logged in to the server (Unauthorized)",
+    );
+}
+
+#[test]
+fn a_kubectl_that_is_missing_or_hangs_is_told_by_probe_and_delivery_alike() {
+    let bench = Bench::with(&[("a", 1)]);
+    let mut missing = bench.sink_with(|settings| settings.program = "/nonexistent/k".to_owned());
+    let answers = deliver(&mut missing, &[&job("a", 3)]);
+    let message = failed(&answers[0], Code::SinkUnavailable, Retry::Later);
+    assert_eq!(
+        message,
+        "cannot ask kubectl its version: `/nonexistent/k` cannot be run: No such file or directory \
+         (os error 2)"
+    );
+    assert_eq!(missing.probe().unwrap_err().message, message);
+
+    bench.hook("[ $verb = version ] || { sleep 600 & wait; }");
+    let mut hanging = bench.sink_with(|settings| settings.timeout = Duration::from_millis(300));
+    let answers = deliver(&mut hanging, &[&job("a", 3)]);
+    let message = failed(&answers[0], Code::SinkUnavailable, Retry::Later);
+    assert_eq!(
+        message,
+        "cannot read deployments.apps ran-a/a: kubectl had not ended after 0.3 s and was killed"
+    );
+    let fault = hanging.probe().unwrap_err();
+    assert_eq!(
+        fault.message,
+        "cannot ask the API server: kubectl had not ended after 0.3 s and was killed"
+    );
+    assert_eq!(bench.running(), Vec::<i32>::new());
+}
+
+#[test]
+fn the_deadline_holds_for_a_whole_batch_of_a_kubectl_that_hangs() {
+    let bench = Bench::with(&[("a", 1), ("b", 1)]);
+    let mut sink = bench.sink();
+    done(&deliver(&mut sink, &[&job("a", 2)])[0]);
+    bench.hook("[ $verb != scale ] || { sleep 600 & wait; }");
+    let due = Instant::now() + Duration::from_secs(1);
+    let answers = deliver_by(&mut sink, &[&job("a", 3), &job("b", 4)], &Fencing::holds(), due);
+    for answer in answers.unwrap() {
+        failed(&answer, Code::SinkUnavailable, Retry::Later);
+    }
+    assert!(due.elapsed() < PATIENCE / 2);
+    assert_eq!(bench.running(), Vec::<i32>::new());
+}
+
+#[test]
+fn settings_that_could_be_taken_for_something_else_are_refused() {
+    let refused = |api_version: &str, plural: &str| {
+        let mut settings = settings("kubectl");
+        settings.workload.api_version = api_version.to_owned();
+        settings.workload.plural = plural.to_owned();
+        intentd::sink::kubectl::Kubectl::new("kubectl".to_owned(), &settings, None).err()
+    };
+    assert!(refused("apps/v1", "statefulsets").is_none());
+    assert!(refused("v1", "replicationcontrollers").is_none());
+    for api_version in ["", "apps/", "-x/v1", "a/b/c", "apps/v1 --all"] {
+        assert!(matches!(refused(api_version, "x"), Some(Error::ApiVersion)), "{api_version}");
+    }
+    for plural in ["", "--all", "a,b", "a/b", "a b", "a.b"] {
+        assert!(matches!(refused("apps/v1", plural), Some(Error::Plural)), "{plural}");
+    }
+}
