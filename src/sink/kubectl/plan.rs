@@ -12,6 +12,8 @@ pub struct Plan {
     pub floor: Option<Floor>,
     /// The replicas that there are to be.
     pub to: u32,
+    /// The autoscaler that has, or is given, that minimum, and decides above it.
+    pub floor_of: Option<String>,
     /// The autoscaler whose bounds were kept.
     pub clamped_by: Option<String>,
 }
@@ -49,7 +51,7 @@ pub fn plan(
         );
         parked(Code::HpaConflict, message)
     };
-    let plain = Plan { floor: None, to: wanted, clamped_by: None };
+    let plain = Plan { floor: None, to: wanted, floor_of: None, clamped_by: None };
     let autoscaler = match autoscalers {
         [] => return Ok(plain),
         [one] => one,
@@ -67,7 +69,8 @@ pub fn plan(
             let is_there = autoscaler.min == wanted;
             let floor = (!is_there).then(|| Floor { autoscaler: autoscaler.clone(), min: wanted });
             // Above its minimum the autoscaler decides.
-            Ok(Plan { floor, to: seen.replicas.max(wanted), clamped_by: None })
+            let (to, floor_of) = (seen.replicas.max(wanted), Some(autoscaler.name.clone()));
+            Ok(Plan { floor, to, floor_of, clamped_by: None })
         }
         HpaRule::Clamp => {
             let to = wanted.clamp(autoscaler.min.min(autoscaler.max), autoscaler.max);

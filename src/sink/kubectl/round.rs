@@ -10,7 +10,7 @@ use crate::model::Code;
 use crate::sink::kubectl::Kubectl;
 use crate::sink::kubectl::note::{Kept, Note, Written, now_ms};
 use crate::sink::kubectl::object::{Reached, Seen, autoscalers};
-use crate::sink::kubectl::plan::plan;
+use crate::sink::kubectl::plan::{Plan, plan};
 use crate::sink::kubectl::saying::Trouble;
 use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry};
 
@@ -159,7 +159,7 @@ impl Kubectl {
                 to: planned.to,
                 unchanged: before.is_none() && planned.is_nothing(&seen),
                 generation: seen.generation,
-                floor_of: planned.floor.as_ref().map(|floor| floor.autoscaler.name.clone()),
+                floor_of: planned.floor_of.clone(),
                 clamped_by: planned.clamped_by.clone(),
                 ..before.clone().unwrap_or_default()
             };
@@ -211,7 +211,7 @@ impl Kubectl {
         delivery: &Delivery<'_>,
         seen: &Seen,
         round: &mut Round<'_>,
-    ) -> Result<crate::sink::kubectl::plan::Plan, Fault> {
+    ) -> Result<Plan, Fault> {
         let (namespace, due) = (round.namespace, round.context.deadline);
         let list = round
             .autoscalers
@@ -225,7 +225,7 @@ impl Kubectl {
     /// A write that has failed; if it surely has not happened, nothing is to be remembered of it.
     fn unwritten(&mut self, what: &str, delivery: &Delivery<'_>, trouble: &Trouble) -> Fault {
         if !trouble.leaves_open() {
-            // But for a floor that was set before: that one stays, and is no `unchanged` later.
+            // But for a floor that may have been set before: it stays, and is no `unchanged` later.
             let had_floor = self.kept.get(&delivery.seq).is_some_and(
                 |kept| matches!(&kept.note, Note::Writing(writing) if writing.floor_of.is_some()),
             );

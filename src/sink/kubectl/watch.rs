@@ -167,6 +167,7 @@ mod tests {
         assert!(events.pending.len() <= 1, "what was looked at is let go");
         let gone = b"{\"type\":\"DELETED\",\"object\":{}}\n";
         assert_eq!(events.take(gone, &never), ControlFlow::Break(true));
+        let mut events = Events::default();
         assert_eq!(events.take(b"NAME READY\n", &never), ControlFlow::Break(false));
     }
 

@@ -127,6 +127,7 @@ auth*) echo 'Resources' ;;
     [ "$dry" != none ] || echo "target=$target min=$min max=$max rv=$((rv + 1))" >"$dir/hpa/$namespace.$name"
     echo '{}'
     ;;
+get*) echo 'error: the server doesn'"'"'t have a resource type "cells"' >&2 && exit 1 ;;
 *) echo "error: unknown command$names" >&2 && exit 1 ;;
 esac
 [ ! -e "$dir/after" ] || . "$dir/after"

@@ -1,8 +1,6 @@
 //! One list of scenarios over the script and over the real kubectl with a real API server: what the
 //! sink answers and leaves behind is the same.
 
-use std::time::Duration;
-
 use intentd::config::{Confirmed, HpaRule, KubectlSettings};
 use intentd::sink::kubectl::{Kubectl, compare};
 use intentd::sink::{Answer, Comparison, Sink};
@@ -161,11 +159,8 @@ fn transcript(world: &dyn World) -> Vec<String> {
     told.push(format!("raised has {}", world.replicas("raised")));
     told.push(format!("raised-hpa has {}", world.minimum("raised-hpa")));
     told.push(format!("kept has {}", world.replicas("kept")));
-    let nothing = |settings: &mut KubectlSettings| {
-        settings.workload.api_version = "apps/v1".to_owned();
-        settings.timeout = Duration::from_secs(30);
-    };
-    told.push(tell(world, nothing, &job("kept", 5)));
+    let unknown = |settings: &mut KubectlSettings| settings.workload.plural = "cells".to_owned();
+    told.push(tell(world, unknown, &job("web", 5)));
     told
 }
 
@@ -175,6 +170,26 @@ const EXPECTED: &[&str] = &[
      (accepted_at generation observed_at replicas replicas_before)",
     "same; unchanged deployments.apps/NS/web (accepted_at generation observed_at replicas \
      replicas_before)",
+    "deployments.apps/NS/web: replicas: 3 to replicas: 5; delivered deployments.apps/NS/web \
+     (accepted_at generation observed_at replicas replicas_before)",
+    "TARGET_NOT_FOUND; TARGET_NOT_FOUND Never: there is no deployments.apps NS/none",
+    "web has 5",
+    "HPA_CONFLICT; HPA_CONFLICT Never: the HorizontalPodAutoscaler `held-hpa` keeps \
+     deployments.apps NS/held between 2 and 5 replicas",
+    "horizontalpodautoscalers.autoscaling/NS/raised-hpa: minReplicas: 2 to minReplicas: 4, \
+     deployments.apps/NS/raised: replicas: 2 to replicas: 4; delivered \
+     deployments.apps/NS/raised (accepted_at generation hpa_floor_of observed_at replicas \
+     replicas_before)",
+    "HPA_CONFLICT; HPA_CONFLICT Never: the HorizontalPodAutoscaler `raised-hpa` keeps \
+     deployments.apps NS/raised between 4 and 5 replicas, and 9 is more",
+    "deployments.apps/NS/kept: replicas: 2 to replicas: 5; delivered deployments.apps/NS/kept \
+     (accepted_at generation hpa_clamped_by observed_at replicas replicas_before replicas_wanted)",
+    "held has 2",
+    "raised has 4",
+    "raised-hpa has 4",
+    "kept has 5",
+    "TARGET_NOT_FOUND; TARGET_NOT_FOUND Never: cannot read cells.apps NS/web: the server doesn't \
+     have a resource type \"cells\"",
 ];
 
 /// Whether all were ready at the look that was enough is a matter of luck.
