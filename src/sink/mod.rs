@@ -11,6 +11,7 @@ pub mod kubectl;
 mod lock;
 pub mod package;
 pub mod stdout;
+pub mod workload;
 
 use std::collections::BTreeMap;
 use std::fmt;
