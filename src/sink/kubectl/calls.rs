@@ -8,7 +8,6 @@ use serde_json::Value;
 use crate::config::Workload;
 use crate::fault;
 use crate::sink::kubectl::Error;
-use crate::sink::kubectl::plan::Floor;
 use crate::sink::kubectl::program::Program;
 use crate::sink::kubectl::saying::Trouble;
 
@@ -27,7 +26,7 @@ pub struct Calls {
     /// As kubectl takes it: `deployments.v1.apps`.
     resource: String,
     /// As the server calls it: `deployments.apps`.
-    pub shown: String,
+    shown: String,
 }
 
 impl Calls {
@@ -136,19 +135,20 @@ impl Calls {
         Ok(printed["spec"]["replicas"].as_u64().and_then(|count| u32::try_from(count).ok()))
     }
 
-    /// Gives an autoscaler that is still at its version another minimum.
+    /// Gives an autoscaler that is still at this version another minimum; gives its version then.
     pub fn floor(
         &self,
         namespace: &str,
-        floor: &Floor,
+        name: &str,
+        to: u32,
+        resource_version: &str,
         is_dry: bool,
         due: Instant,
-    ) -> Result<(), Trouble> {
-        let target = format!("{AUTOSCALERS}/{}", floor.autoscaler.name);
+    ) -> Result<String, Trouble> {
+        let target = format!("{AUTOSCALERS}/{name}");
         let namespace = format!("--namespace={namespace}");
         let patch = serde_json::json!({
-            "metadata": {"resourceVersion": floor.autoscaler.resource_version},
-            "spec": {"minReplicas": floor.min},
+            "metadata": {"resourceVersion": resource_version}, "spec": {"minReplicas": to},
         });
         let patch = format!("--patch={patch}");
         let dry = if is_dry { "--dry-run=server" } else { "--dry-run=none" };
@@ -156,7 +156,13 @@ impl Calls {
             ["patch", &target, &namespace, "--type=merge", &patch, dry, "--output=json"];
         let run = || self.program.run(&arguments, OBJECT_BYTES_MAX, due);
         let text = if is_dry { run() } else { fault::step("kubectl.floor", run) }?;
-        object("patch", &text).map(|_| ())
+        let printed = object("patch", &text)?;
+        Ok(printed["metadata"]["resourceVersion"].as_str().unwrap_or(resource_version).to_owned())
+    }
+
+    /// The refusal that `--ignore-not-found` leaves out, in the server's words.
+    pub fn not_found(&self, name: &str) -> Trouble {
+        Trouble::not_found(&format!("{} \"{name}\" not found", self.shown))
     }
 }
 

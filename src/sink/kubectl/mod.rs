@@ -10,14 +10,13 @@
 //!
 //! Invariant: the fence is asked before each write, and each write holds only for the version of the
 //! object that was looked at.
-//! Not here: what the bounds and rules are (`plan`, `object`), what kubectl says (`saying`), running
-//! it (`program`, `calls`), following (`watch`), the deliveries of one namespace (`round`).
+//! Not here: what may be written and how far it has come (`sink::workload`), what kubectl says
+//! (`saying`, `looks`), running it (`program`, `calls`), following (`watch`), the deliveries of one
+//! namespace (`round`).
 
 mod calls;
 mod comparison;
-mod note;
-mod object;
-mod plan;
+mod looks;
 mod program;
 mod round;
 mod saying;
@@ -32,10 +31,10 @@ use serde_json::Value;
 use crate::config::{Confirmed, HpaRule, KubectlSettings, Workload};
 use crate::limits::{DELIVERY_MAX, IN_FLIGHT_MAX};
 use crate::model::{Code, Intent, IntentType, Seq};
+use crate::sink::workload::Progress;
 use crate::sink::{Answer, Context, Delivery, Fatal, Fault, Retry, Sink};
 
 use calls::Calls;
-use note::{Kept, Note};
 use program::Program;
 use watch::Watches;
 
@@ -52,6 +51,14 @@ pub enum Error {
     ApiVersion,
     #[error("`plural` is to be a kind's name in addresses, such as `deployments`")]
     Plural,
+}
+
+/// What this process knows of a delivery besides its step: the desk hands back that of one that is
+/// pending, and a write whose answer was lost is not.
+#[derive(Debug)]
+struct Kept {
+    progress: Progress,
+    looked: Instant,
 }
 
 /// Scales workloads with kubectl.
@@ -117,10 +124,10 @@ impl Kubectl {
         self.watches.leave(seq);
     }
 
-    /// The step that this delivery has reached.
-    fn note(&self, delivery: &Delivery<'_>) -> Option<Note> {
-        let kept = self.kept.get(&delivery.seq).map(|kept| kept.note.clone());
-        kept.or_else(|| Note::read(delivery.step?))
+    /// How far this delivery has come.
+    fn progress(&self, delivery: &Delivery<'_>) -> Option<Progress> {
+        let kept = self.kept.get(&delivery.seq).map(|kept| kept.progress.clone());
+        kept.or_else(|| Progress::read(delivery.step))
     }
 }
 

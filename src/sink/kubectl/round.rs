@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::config::Confirmed;
-use crate::model::Code;
-use crate::sink::kubectl::Kubectl;
-use crate::sink::kubectl::note::{Kept, Note, Written, now_ms};
-use crate::sink::kubectl::object::{Reached, Seen, autoscalers};
-use crate::sink::kubectl::plan::{Plan, plan};
+use crate::model::{Code, Timestamp};
+use crate::sink::kubectl::looks::{autoscalers, workload};
 use crate::sink::kubectl::saying::Trouble;
+use crate::sink::kubectl::{Kept, Kubectl};
+use crate::sink::workload::autoscaler::{Autoscaler, Decision, decide};
+use crate::sink::workload::rollout::{self, Standing, judge};
+use crate::sink::workload::{Progress, Written, location};
 use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry};
 
 /// Looks at an object before it is left to a later try: whoever changes it that often goes on.
@@ -41,15 +42,15 @@ impl From<Fatal> for Stop {
     }
 }
 
-/// What a namespace shows: its objects by name, or why that one could not be read.
-type Objects = HashMap<String, Result<Value, Trouble>>;
+/// What was read of an object: itself, why it could not be read, or that it is not there.
+type Found = Option<Result<Value, Trouble>>;
 
-/// All that the steps of one namespace look at.
+/// What the steps of one namespace share.
 struct Round<'a> {
     namespace: &'a str,
     context: &'a Context<'a>,
     /// Read when the first write is thought of, for all of them.
-    autoscalers: Option<Result<Value, Trouble>>,
+    autoscalers: Option<Result<Vec<Autoscaler>, Trouble>>,
 }
 
 impl Kubectl {
@@ -70,37 +71,36 @@ impl Kubectl {
         let mut stored = Vec::new();
         for at in open {
             let delivery = &batch[at];
-            let is_followed = matches!(self.note(delivery), Some(Note::Written(_)));
-            let object = objects.remove(&delivery.intent.target);
-            let looked = match is_followed {
-                true => Ok(object),
-                false => self.write(delivery, object, &mut round),
-            };
-            match looked {
-                // With the object as it is: it says what has become of it.
-                Ok(Some(object)) => answers[at] = Some(self.judge(delivery, Some(object), context)),
-                Ok(None) if is_followed => {
-                    answers[at] = Some(self.judge(delivery, None, context));
-                }
-                Ok(None) => stored.push(at),
+            let found = objects.remove(&delivery.intent.target);
+            if let Some(Progress::Written(written)) = self.progress(delivery) {
+                answers[at] = Some(self.look(delivery, written, found, context));
+                continue;
+            }
+            match self.write(delivery, found, &mut round) {
+                Ok(written) => stored.push((at, written)),
                 Err(Stop::Fault(fault)) => answers[at] = Some(self.give_up(delivery, fault)),
                 Err(Stop::Fatal(fatal)) => return Err(fatal),
             }
         }
-        if self.delivered > Confirmed::Accepted && !stored.is_empty() {
-            objects = self.objects(namespace, &names(&stored), context.deadline);
+        let all: Vec<usize> = stored.iter().map(|(at, _)| *at).collect();
+        if !all.is_empty() {
+            objects = self.objects(namespace, &names(&all), context.deadline);
         }
-        for at in stored {
-            let delivery = &batch[at];
-            let object = objects.remove(&delivery.intent.target);
-            answers[at] = Some(self.judge(delivery, object, context));
+        for (at, written) in stored {
+            let found = objects.remove(&batch[at].intent.target);
+            answers[at] = Some(self.look(&batch[at], written, found, context));
         }
         Ok(())
     }
 
-    /// Reads the objects in one call; where that fails, each alone, so that one that may not be read
-    /// does not hide the others.
-    fn objects(&self, namespace: &str, names: &[&str], due: Instant) -> Objects {
+    /// Reads the objects in one call; where that is refused, each alone, so that one that may not be
+    /// read does not hide the others.
+    fn objects(
+        &self,
+        namespace: &str,
+        names: &[&str],
+        due: Instant,
+    ) -> HashMap<String, Result<Value, Trouble>> {
         let read = |names: &[&str]| self.calls.read(namespace, names, due);
         let failed = match read(names) {
             Ok(found) => return found.into_iter().map(|(name, it)| (name, Ok(it))).collect(),
@@ -115,228 +115,234 @@ impl Kubectl {
         names.iter().filter_map(one).collect()
     }
 
-    fn what(&self, delivery: &Delivery<'_>) -> String {
-        let intent = delivery.intent;
-        format!("{} {}/{}", self.calls.shown, intent.namespace, intent.target)
+    fn location(&self, delivery: &Delivery<'_>) -> String {
+        location(&self.workload, &delivery.intent.namespace, &delivery.intent.target)
     }
 
-    fn seen(
-        &self,
-        delivery: &Delivery<'_>,
-        object: Option<&Result<Value, Trouble>>,
-    ) -> Result<Seen, Fault> {
-        let what = self.what(delivery);
-        let parked = |code, message| Fault { code, message, retry: Retry::Never };
-        match object {
-            None => Err(parked(Code::TargetNotFound, format!("there is no {what}"))),
-            Some(Err(trouble)) => Err(trouble.fault(&format!("read {what}"))),
-            Some(Ok(object)) => Seen::read(object).ok_or_else(|| {
-                parked(Code::UnsupportedIntent, format!("{what} has no `spec.replicas`"))
-            }),
-        }
+    fn seen(&self, delivery: &Delivery<'_>, found: &Found) -> Result<rollout::Wire, Fault> {
+        let place = self.location(delivery);
+        let object = match found {
+            Some(Ok(object)) => object,
+            Some(Err(trouble)) => return Err(trouble.fault(&format!("read {place}"))),
+            None => {
+                return Err(self
+                    .calls
+                    .not_found(&delivery.intent.target)
+                    .fault(&format!("read {place}")));
+            }
+        };
+        workload(object, &place)
     }
 
-    /// Writes what the intent asks for. Gives the object where nothing was written since it was read.
+    /// Writes what the intent asks for, unless it is so already, and tells what is stored now.
     fn write(
         &mut self,
         delivery: &Delivery<'_>,
-        mut object: Option<Result<Value, Trouble>>,
+        mut found: Found,
         round: &mut Round<'_>,
-    ) -> Result<Option<Result<Value, Trouble>>, Stop> {
-        let what = self.what(delivery);
-        let Context { fence, deadline: due, .. } = *round.context;
+    ) -> Result<Written, Stop> {
+        let what = format!("scale {}", self.location(delivery));
         let (namespace, name) = (round.namespace, delivery.intent.target.as_str());
-        let mut stale = None;
+        let due = round.context.deadline;
+        let mut stale = String::new();
         for _ in 0..LOOKS_MAX {
-            let seen = self.seen(delivery, object.as_ref())?;
-            let planned = self.plan(delivery, &seen, round)?;
-            let before = match self.note(delivery) {
-                Some(Note::Writing(before)) => Some(before),
-                Some(Note::Written(_)) | None => None,
-            };
-            let written = Written {
-                from: before.as_ref().map_or(seen.replicas, |before| before.from),
-                to: planned.to,
-                unchanged: before.is_none() && planned.is_nothing(&seen),
-                generation: seen.generation,
-                floor_of: planned.floor_of.clone(),
-                clamped_by: planned.clamped_by.clone(),
-                ..before.clone().unwrap_or_default()
-            };
-            if planned.is_nothing(&seen) {
-                self.keep(delivery, Note::Written(accepted(written)));
-                return Ok(object);
+            let seen = self.seen(delivery, &found)?;
+            let decision = self.decide(delivery, round)?;
+            let mut written = stored(&seen, &decision);
+            if is_so(&seen, &decision) {
+                // What we were about to write and find is ours, as far as anybody can tell.
+                written.unchanged = self.progress(delivery).is_none();
+                return Ok(written);
             }
-            let writing = Note::Writing(Written { generation: 0, ..written.clone() });
+            let (wanted, resource_version) = (written.wanted, written.resource_version.clone());
+            let writing = Progress::Writing { wanted, resource_version: resource_version.clone() };
             round.context.journal.record(delivery.seq, &writing.step())?;
             self.keep(delivery, writing);
-            if let Some(floor) = &planned.floor {
-                fence.check()?;
-                self.calls
-                    .floor(namespace, floor, false, due)
-                    .map_err(|trouble| self.unwritten(&what, delivery, &trouble))?;
-                round.autoscalers = None;
-            }
-            if planned.to != seen.replicas {
-                fence.check()?;
-                let scaled = self.calls.scale(
-                    namespace,
-                    name,
-                    planned.to,
-                    &seen.resource_version,
-                    false,
-                    due,
-                );
-                match scaled {
-                    Ok(_) => {}
-                    Err(Trouble::Stale(said)) => {
-                        stale = Some(said);
-                        object = self.objects(namespace, &[name], due).remove(name);
-                        round.autoscalers = None;
-                        continue;
+            round.context.fence.check()?;
+            let done = match &decision {
+                Decision::Scale(to) => {
+                    let scaled =
+                        self.calls.scale(namespace, name, *to, &resource_version, false, due);
+                    scaled.map(|_| resource_version)
+                }
+                Decision::RaiseFloor { hpa, resource_version, to, .. } => {
+                    self.calls.floor(namespace, hpa, *to, resource_version, false, due)
+                }
+            };
+            match done {
+                Ok(resource_version) => return Ok(Written { resource_version, ..written }),
+                Err(trouble) if trouble.is_stale() => {
+                    stale = trouble.fault(&what).message;
+                    found = self.objects(namespace, &[name], due).remove(name);
+                    round.autoscalers = None;
+                }
+                Err(trouble) => {
+                    if !trouble.leaves_open() {
+                        self.kept.remove(&delivery.seq);
                     }
-                    Err(trouble) => return Err(self.unwritten(&what, delivery, &trouble).into()),
+                    return Err(trouble.fault(&what).into());
                 }
             }
-            self.keep(delivery, Note::Written(accepted(Written { generation: 0, ..written })));
-            return Ok(None);
         }
-        let said = stale.unwrap_or_default();
-        let message = format!("cannot scale {what}: others changed it at each try: {said}");
+        let message = format!("others changed it at each of {LOOKS_MAX} tries: {stale}");
         Err(Fault { code: Code::SinkUnavailable, message, retry: Retry::Later }.into())
     }
 
-    fn plan(
-        &self,
-        delivery: &Delivery<'_>,
-        seen: &Seen,
-        round: &mut Round<'_>,
-    ) -> Result<Plan, Fault> {
+    fn decide(&self, delivery: &Delivery<'_>, round: &mut Round<'_>) -> Result<Decision, Fault> {
         let (namespace, due) = (round.namespace, round.context.deadline);
-        let list = round
-            .autoscalers
-            .get_or_insert_with(|| self.calls.autoscalers(namespace, due))
-            .as_ref()
-            .map_err(|trouble| trouble.fault(&format!("read the autoscalers of {namespace}")))?;
-        let ours = autoscalers(list, &self.workload, &delivery.intent.target);
-        plan(&self.what(delivery), seen, &ours, delivery.intent.replicas, self.hpa)
-    }
-
-    /// A write that has failed; if it surely has not happened, nothing is to be remembered of it.
-    fn unwritten(&mut self, what: &str, delivery: &Delivery<'_>, trouble: &Trouble) -> Fault {
-        if !trouble.leaves_open() {
-            // But for a floor that may have been set before: it stays, and is no `unchanged` later.
-            let had_floor = self.kept.get(&delivery.seq).is_some_and(
-                |kept| matches!(&kept.note, Note::Writing(writing) if writing.floor_of.is_some()),
-            );
-            if !had_floor {
-                self.kept.remove(&delivery.seq);
-            }
-        }
-        trouble.fault(&format!("scale {what}"))
-    }
-
-    fn keep(&mut self, delivery: &Delivery<'_>, note: Note) {
-        let since = Instant::now();
-        let kept = self.kept.entry(delivery.seq);
-        kept.and_modify(|kept| kept.note = note.clone()).or_insert(Kept { note, since });
+        let read = || self.calls.autoscalers(namespace, due).map(|list| autoscalers(&list));
+        let all = round.autoscalers.get_or_insert_with(read).as_ref();
+        let all = all.map_err(|trouble| {
+            trouble.fault(&format!("read horizontalpodautoscalers/{namespace}"))
+        })?;
+        let intent = delivery.intent;
+        decide(all, &self.workload, &intent.target, intent.replicas, self.hpa)
     }
 
     /// What an intent is told whose write is stored.
-    fn judge(
+    fn look(
         &mut self,
         delivery: &Delivery<'_>,
-        object: Option<Result<Value, Trouble>>,
+        mut written: Written,
+        found: Found,
         context: &Context<'_>,
     ) -> Answer {
-        let Some(Note::Written(mut written)) = self.note(delivery) else {
-            unreachable!("only what is written is judged");
-        };
-        if self.delivered == Confirmed::Accepted {
-            return self.done(delivery, &written);
-        }
-        let seen = match self.seen(delivery, object.as_ref()) {
+        let seen = match self.seen(delivery, &found) {
             Ok(seen) => seen,
+            Err(_) if self.delivered == Confirmed::Accepted => {
+                return self.done(delivery, &written, None);
+            }
             // Nobody answers: it stays written, and is looked at later.
             Err(fault) if fault.retry != Retry::Never => {
                 return self.wait(delivery, written, &fault.message, AGAIN);
             }
             Err(fault) => return self.give_up(delivery, fault),
         };
-        if written.generation == 0 {
-            written.generation = seen.generation;
+        if written.through.is_none() && written.generation.is_none() {
+            written.generation = seen.metadata.generation;
+            let version = seen.metadata.resource_version.clone();
+            written.resource_version = version.unwrap_or_default();
         }
-        let reached = seen.reached(written.generation);
-        let is_ours =
-            seen.replicas == written.to || written.floor_of.is_some() && seen.replicas > written.to;
-        if reached >= Reached::Observed {
-            written.observed_ms.get_or_insert_with(now_ms);
+        let after = self.spend(delivery, &mut written);
+        let standing = judge(&self.workload, &seen, &written, after);
+        match standing {
+            Standing::Observed { .. } | Standing::Failed { .. } | Standing::Converged => {
+                written.observed_at.get_or_insert_with(now);
+            }
+            Standing::Accepted { .. } | Standing::Terminating | Standing::Changed { .. } => {}
         }
-        if reached == Reached::Converged && is_ours {
-            written.converged_ms.get_or_insert_with(now_ms);
+        let converged_at = (standing == Standing::Converged).then(now);
+        if is_enough(&standing, self.delivered) {
+            return self.done(delivery, &written, converged_at);
         }
-        let wanted = match self.delivered {
-            Confirmed::Accepted => Reached::Accepted,
-            Confirmed::Observed => Reached::Observed,
-            Confirmed::Converged => Reached::Converged,
+        let place = self.location(delivery);
+        let parked = |code, message| Fault { code, message, retry: Retry::Never };
+        let fault = match standing {
+            Standing::Accepted { missing } | Standing::Observed { missing } => {
+                let again = self.follow(delivery, &written, context);
+                return self.wait(delivery, written, &missing, again);
+            }
+            Standing::Failed { reason, message } => parked(
+                Code::VerifyTimeout,
+                format!("{place} was scaled and does not get on: {reason}: {message}"),
+            ),
+            Standing::Terminating => {
+                parked(Code::TargetTerminating, format!("{place} is being deleted"))
+            }
+            Standing::Changed { replicas, by } => {
+                let by = by.map_or_else(|| "somebody else".to_owned(), |by| format!("`{by}`"));
+                let wanted = written.wanted;
+                parked(
+                    Code::FieldConflict,
+                    format!(
+                        "{place} was scaled to {wanted}, and {by} has set it to {replicas} since"
+                    ),
+                )
+            }
+            Standing::Converged => unreachable!("it is enough for everybody"),
         };
-        if wanted == Reached::Converged && !is_ours {
-            let what = self.what(delivery);
-            let message = format!(
-                "somebody else has set the replicas of {what} to {} before all of {} were ready",
-                seen.replicas, written.to
-            );
-            let fault = Fault { code: Code::FieldConflict, message, retry: Retry::Never };
-            return self.give_up(delivery, fault);
-        }
-        if reached >= wanted {
-            return self.done(delivery, &written);
-        }
-        let generation = written.generation;
-        let looked_at = Box::new(move |object: &Value| {
-            Seen::read(object)
-                .is_none_or(|seen| seen.reached(generation) >= wanted || seen.is_terminating)
+        self.give_up(delivery, fault)
+    }
+
+    /// Has the object watched, if that can be; when it is to be looked at in any case.
+    fn follow(
+        &mut self,
+        delivery: &Delivery<'_>,
+        written: &Written,
+        context: &Context<'_>,
+    ) -> Duration {
+        let (kind, delivered) = (self.workload.clone(), self.delivered);
+        let (place, written) = (self.location(delivery), written.clone());
+        let wanted = Box::new(move |object: &Value| {
+            // Without the time that would tell a failure: that one is found by the look in between.
+            let worth = |seen| match judge(&kind, &seen, &written, Duration::ZERO) {
+                Standing::Terminating | Standing::Changed { .. } => true,
+                standing => is_enough(&standing, delivered),
+            };
+            workload(object, &place).is_ok_and(worth)
         });
         let arguments = self.calls.watching(&delivery.intent.namespace, &delivery.intent.target);
         let (program, waker) = (&self.calls.program, context.waker);
-        let is_watched = self.watches.follow(delivery.seq, program, arguments, looked_at, waker);
-        let again = if is_watched { AGAIN_WATCHED } else { AGAIN };
-        self.wait(delivery, written, &seen.lacks(generation), again)
+        match self.watches.follow(delivery.seq, program, arguments, wanted, waker) {
+            true => AGAIN_WATCHED,
+            false => AGAIN,
+        }
     }
 
     /// Pending, unless the time for that is over.
     fn wait(
         &mut self,
         delivery: &Delivery<'_>,
-        written: Written,
-        lacks: &str,
+        mut written: Written,
+        missing: &str,
         again: Duration,
     ) -> Answer {
-        let note = Note::Written(written);
-        let step = note.step();
-        self.keep(delivery, note);
-        let since = self.kept[&delivery.seq].since;
-        let left = self.verify_timeout.saturating_sub(since.elapsed());
+        let spent = self.spend(delivery, &mut written);
+        let left = self.verify_timeout.saturating_sub(spent);
         if left.is_zero() {
             let message = format!(
-                "{} was scaled, and {:.0} s later {lacks}",
-                self.what(delivery),
-                self.verify_timeout.as_secs_f64()
+                "{} was scaled, and {:.0} s later {missing}",
+                self.location(delivery),
+                spent.as_secs_f64()
             );
             let fault = Fault { code: Code::VerifyTimeout, message, retry: Retry::Never };
             return self.give_up(delivery, fault);
         }
+        let progress = Progress::Written(written);
+        let step = progress.step();
+        self.keep(delivery, progress);
         Answer::Pending { step, again: again.min(left) }
     }
 
-    fn done(&mut self, delivery: &Delivery<'_>, written: &Written) -> Answer {
+    /// Adds the time since this process looked last, and gives the sum.
+    fn spend(&mut self, delivery: &Delivery<'_>, written: &mut Written) -> Duration {
+        let looked = Instant::now();
+        if let Some(kept) = self.kept.get_mut(&delivery.seq) {
+            if matches!(kept.progress, Progress::Written(_)) {
+                written.spent_ms += (looked - kept.looked).as_millis() as u64;
+            }
+            kept.looked = looked;
+        }
+        Duration::from_millis(written.spent_ms)
+    }
+
+    fn keep(&mut self, delivery: &Delivery<'_>, progress: Progress) {
+        self.kept.insert(delivery.seq, Kept { progress, looked: Instant::now() });
+    }
+
+    fn done(
+        &mut self,
+        delivery: &Delivery<'_>,
+        written: &Written,
+        converged_at: Option<Timestamp>,
+    ) -> Answer {
         self.forget(delivery.seq);
-        let intent = delivery.intent;
-        Answer::Done(Confirmation {
-            location: format!("{}/{}/{}", self.calls.shown, intent.namespace, intent.target),
-            unchanged: written.unchanged,
-            further: written.receipt(intent.replicas),
-        })
+        let mut further = written.receipt(converged_at);
+        if written.wanted != delivery.intent.replicas {
+            further.insert("replicas".to_owned(), written.wanted.into());
+        }
+        let (location, unchanged) = (self.location(delivery), written.unchanged);
+        Answer::Done(Confirmation { location, unchanged, further })
     }
 
     fn give_up(&mut self, delivery: &Delivery<'_>, fault: Fault) -> Answer {
@@ -347,6 +353,48 @@ impl Kubectl {
     }
 }
 
-fn accepted(written: Written) -> Written {
-    Written { accepted_ms: Some(now_ms()), ..written }
+/// What is stored once the decision is carried out. kubectl does not show the object of after the
+/// write: its version is at least the one of before, and the next look tells the rest.
+fn stored(seen: &rollout::Wire, decision: &Decision) -> Written {
+    let (wanted, through, version) = match decision {
+        Decision::Scale(to) => (*to, None, seen.metadata.resource_version.clone()),
+        Decision::RaiseFloor { hpa, resource_version, to, .. } => {
+            (*to, Some(hpa.clone()), Some(resource_version.clone()))
+        }
+    };
+    Written {
+        resource_version: version.unwrap_or_default(),
+        generation: None,
+        wanted,
+        through,
+        unchanged: false,
+        accepted_at: now(),
+        observed_at: None,
+        spent_ms: 0,
+    }
+}
+
+/// Whether there is nothing to write.
+fn is_so(seen: &rollout::Wire, decision: &Decision) -> bool {
+    match decision {
+        Decision::Scale(to) => seen.spec.replicas == Some(i64::from(*to)),
+        Decision::RaiseFloor { from, to, .. } => from == to,
+    }
+}
+
+fn is_enough(standing: &Standing, delivered: Confirmed) -> bool {
+    match delivered {
+        Confirmed::Accepted => true,
+        Confirmed::Observed => matches!(
+            standing,
+            Standing::Observed { .. } | Standing::Failed { .. } | Standing::Converged
+        ),
+        Confirmed::Converged => matches!(standing, Standing::Converged),
+    }
+}
+
+/// The wall clock, for receipts.
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    Timestamp { unix_ms: since.unwrap_or_default().as_millis() as i64 }
 }

@@ -97,6 +97,20 @@ impl Trouble {
         }
     }
 
+    /// The server has no such object.
+    pub fn not_found(message: &str) -> Self {
+        refused(404, "NotFound", message)
+    }
+
+    /// Whether it was refused because the object is another than the one that was read.
+    pub fn is_stale(&self) -> bool {
+        match self {
+            Trouble::Stale(_) => true,
+            Trouble::Refused(it) => it.reason == "Conflict" && !it.is_of_admission(),
+            Trouble::Nothing(_) | Trouble::Unknown(_) => false,
+        }
+    }
+
     /// Whether a write may have happened in spite of it. A server that fails may have stored it.
     pub fn leaves_open(&self) -> bool {
         match self {

@@ -52,7 +52,7 @@ show() {
     [ -z "$deleting" ] || gone=',"deletionTimestamp":"2026-01-01T00:00:00Z"'
     printf '{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"%s","namespace":"%s",' "$1" "$namespace"
     printf '"resourceVersion":"%s","generation":%s%s},"spec":{"replicas":%s},"status":{' "$rv" "$gen" "$gone" "$replicas"
-    printf '"observedGeneration":%s,"replicas":%s,"updatedReplicas":%s,"readyReplicas":%s,"availableReplicas":%s}}' \
+    printf '"observedGeneration":%s,"replicas":%s,"updatedReplicas":%s,"readyReplicas":%s,"availableReplicas":%s,"conditions":[{"type":"Available","status":"True"}]}}' \
         "$observed" "$ready" "$ready" "$ready" "$ready"
 }
 
@@ -124,8 +124,17 @@ auth*) echo 'Resources' ;;
     esac
     min=${patch##*minReplicas\":}
     min=${min%%\}*}
-    [ "$dry" != none ] || echo "target=$target min=$min max=$max rv=$((rv + 1))" >"$dir/hpa/$namespace.$name"
-    echo '{}'
+    if [ "$dry" = none ]; then
+        rv=$((rv + 1))
+        echo "target=$target min=$min max=$max rv=$rv" >"$dir/hpa/$namespace.$name"
+        # As its controller does soon.
+        load "$target"
+        if [ "$replicas" -lt "$min" ] && [ ! -e "$dir/asleep" ]; then
+            rv=$((rv + 1)) gen=$((gen + 1)) replicas=$min observed=$((gen)) ready=$min
+            save "$target"
+        fi
+    fi
+    echo '{"metadata":{}}'
     ;;
 get*) echo 'error: the server doesn'"'"'t have a resource type "cells"' >&2 && exit 1 ;;
 *) echo "error: unknown command$names" >&2 && exit 1 ;;

@@ -35,22 +35,22 @@ fn a_kubectl_that_dies_talks_without_end_or_talks_nonsense_is_one_clear_fault() 
     told(
         "[ $verb = version ] || kill -15 $$",
         unavailable,
-        "cannot read deployments.apps ran-a/a: kubectl was killed by SIGTERM",
+        "cannot read deployments/ran-a/a: kubectl was killed by SIGTERM",
     );
     told(
         "[ $verb != scale ] || exec head -c 1000000000 /dev/zero",
         unavailable,
-        "cannot scale deployments.apps ran-a/a: kubectl gave more than 8388608 bytes",
+        "cannot scale deployments/ran-a/a: kubectl gave more than 8388608 bytes",
     );
     told(
         "[ $verb != scale ] || { head -c 1000000000 /dev/zero >&2; exit 1; }",
         unavailable,
-        &format!("cannot scale deployments.apps ran-a/a: {}...", "\\u{0}".repeat(600)),
+        &format!("cannot scale deployments/ran-a/a: {}...", "\\u{0}".repeat(600)),
     );
     told(
         "[ $verb != get ] || { echo NAME READY; exit 0; }",
         unavailable,
-        "cannot read deployments.apps ran-a/a: what `kubectl get` printed is no JSON object",
+        "cannot read deployments/ran-a/a: what `kubectl get` printed is no JSON object",
     );
     told(
         "[ $verb != version ] || { echo '{\"clientVersion\":{\"gitVersion\":\"v1.18.9\"}}'; exit; }",
@@ -60,7 +60,7 @@ fn a_kubectl_that_dies_talks_without_end_or_talks_nonsense_is_one_clear_fault() 
     told(
         "[ $verb != scale ] || { echo 'error: You must be logged in to the server (Unauthorized)' >&2; exit 1; }",
         Code::Forbidden,
-        "cannot scale deployments.apps ran-a/a: You must be logged in to the server (Unauthorized)",
+        "cannot scale deployments/ran-a/a: You must be logged in to the server (Unauthorized)",
     );
 }
 
@@ -83,7 +83,7 @@ fn a_kubectl_that_is_missing_or_hangs_is_told_by_probe_and_delivery_alike() {
     let message = failed(&answers[0], Code::SinkUnavailable, Retry::Later);
     assert_eq!(
         message,
-        "cannot read deployments.apps ran-a/a: kubectl had not ended after 0.3 s and was killed"
+        "cannot read deployments/ran-a/a: kubectl had not ended after 0.3 s and was killed"
     );
     let fault = hanging.probe().unwrap_err();
     assert_eq!(

@@ -1,11 +1,15 @@
 //! One list of scenarios over the script and over the real kubectl with a real API server: what the
 //! sink answers and leaves behind is the same.
 
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Instant;
+
 use intentd::config::{Confirmed, HpaRule, KubectlSettings};
 use intentd::sink::kubectl::{Kubectl, compare};
-use intentd::sink::{Answer, Comparison, Sink};
+use intentd::sink::{Answer, Comparison, Context, Fatal, Fence, Sink, Waker};
 
-use super::super::{Job, job_in, settle};
+use super::super::{Job, PATIENCE, Steps, job_in, settle};
 use super::fake::{Bench, settings};
 use crate::real::{self, Cluster};
 
@@ -17,6 +21,8 @@ trait World {
     fn autoscaler(&self, name: &str, target: &str, min: u32, max: u32);
     fn replicas(&self, name: &str) -> String;
     fn minimum(&self, autoscaler: &str) -> String;
+    /// Changes something of a deployment that is not its replicas.
+    fn touch(&self, name: &str);
 }
 
 impl World for Bench {
@@ -49,6 +55,11 @@ impl World for Bench {
         let text = self.text(&format!("hpa/ran-a.{autoscaler}"));
         let mut words = text.split_whitespace();
         words.find_map(|word| word.strip_prefix("min=")).unwrap_or_default().to_owned()
+    }
+
+    fn touch(&self, name: &str) {
+        let name = format!("state/ran-a.{name}");
+        self.write(&name, &self.text(&name).replacen("rv=", "rv=9", 1));
     }
 }
 
@@ -99,6 +110,11 @@ impl World for Real {
         let (namespace, path) = (format!("-n{}", self.namespace), "-ojsonpath={.spec.minReplicas}");
         self.cluster.kubectl(&["get", "hpa", autoscaler, &namespace, path])
     }
+
+    fn touch(&self, name: &str) {
+        let namespace = format!("-n{}", self.namespace);
+        self.cluster.kubectl(&["annotate", "deployment", name, &namespace, "touched=yes"]);
+    }
 }
 
 /// What the sink makes of an intent, in one line.
@@ -130,6 +146,33 @@ fn tell(world: &dyn World, change: impl FnOnce(&mut KubectlSettings), job: &Job)
     format!("{compared}; {told}").replace(world.namespace(), "NS")
 }
 
+/// Holds, and meddles with a deployment when it is asked first: after the look, before the write.
+struct Meddling<'a>(&'a dyn World, &'a str, Cell<u32>);
+
+impl Fence for Meddling<'_> {
+    fn check(&self) -> Result<(), Fatal> {
+        self.2.set(self.2.get() + 1);
+        if self.2.get() == 1 {
+            self.0.touch(self.1);
+        }
+        Ok(())
+    }
+}
+
+fn meddled(world: &dyn World, job: &Job) -> String {
+    let fence = Meddling(world, &job.intent.target, Cell::new(0));
+    let (journal, waker): (_, Waker) = (Steps::default(), Arc::new(|_| {}));
+    let deadline = Instant::now() + PATIENCE;
+    let context = Context { fence: &fence, journal: &journal, waker: &waker, deadline };
+    let mut settings = world.settings();
+    settings.delivered = Confirmed::Accepted;
+    let mut sink = Kubectl::new("kubectl".to_owned(), &settings, None).unwrap();
+    match sink.deliver(&[job.delivery()], &context).unwrap().remove(0) {
+        Answer::Done(_) => format!("delivered after {} questions to the fence", fence.2.get()),
+        other => format!("{other:?}"),
+    }
+}
+
 fn transcript(world: &dyn World) -> Vec<String> {
     let job = |target: &str, replicas: u32| job_in(world.namespace(), target, replicas);
     let plain = |_: &mut KubectlSettings| {};
@@ -143,6 +186,8 @@ fn transcript(world: &dyn World) -> Vec<String> {
         tell(world, converged, &job("web", 5)),
         tell(world, plain, &job("none", 5)),
     ];
+    told.push(format!("web has {}", world.replicas("web")));
+    told.push(format!("meddled with: {}", meddled(world, &job("web", 2))));
     told.push(format!("web has {}", world.replicas("web")));
     for name in ["held", "raised", "kept"] {
         world.deployment(name, 2);
@@ -166,30 +211,31 @@ fn transcript(world: &dyn World) -> Vec<String> {
 
 /// What both say.
 const EXPECTED: &[&str] = &[
-    "deployments.apps/NS/web: replicas: 1 to replicas: 3; delivered deployments.apps/NS/web \
-     (accepted_at generation observed_at replicas replicas_before)",
-    "same; unchanged deployments.apps/NS/web (accepted_at generation observed_at replicas \
-     replicas_before)",
-    "deployments.apps/NS/web: replicas: 3 to replicas: 5; delivered deployments.apps/NS/web \
-     (accepted_at generation observed_at replicas replicas_before)",
-    "TARGET_NOT_FOUND; TARGET_NOT_FOUND Never: there is no deployments.apps NS/none",
+    "deployments/NS/web: replicas: 1 to replicas: 3; delivered deployments/NS/web (accepted_at \
+     observed_at resource_version)",
+    "same; unchanged deployments/NS/web (accepted_at observed_at resource_version)",
+    "deployments/NS/web: replicas: 3 to replicas: 5; delivered deployments/NS/web (accepted_at \
+     observed_at resource_version)",
+    "TARGET_NOT_FOUND; TARGET_NOT_FOUND Never: cannot read deployments/NS/none: deployments.apps \
+     \"none\" not found",
     "web has 5",
-    "HPA_CONFLICT; HPA_CONFLICT Never: the HorizontalPodAutoscaler `held-hpa` keeps \
-     deployments.apps NS/held between 2 and 5 replicas",
-    "horizontalpodautoscalers.autoscaling/NS/raised-hpa: minReplicas: 2 to minReplicas: 4, \
-     deployments.apps/NS/raised: replicas: 2 to replicas: 4; delivered \
-     deployments.apps/NS/raised (accepted_at generation hpa_floor_of observed_at replicas \
-     replicas_before)",
-    "HPA_CONFLICT; HPA_CONFLICT Never: the HorizontalPodAutoscaler `raised-hpa` keeps \
-     deployments.apps NS/raised between 4 and 5 replicas, and 9 is more",
-    "deployments.apps/NS/kept: replicas: 2 to replicas: 5; delivered deployments.apps/NS/kept \
-     (accepted_at generation hpa_clamped_by observed_at replicas replicas_before replicas_wanted)",
+    "meddled with: delivered after 2 questions to the fence",
+    "web has 2",
+    "HPA_CONFLICT; HPA_CONFLICT Never: HorizontalPodAutoscaler `held-hpa` scales Deployment `held` \
+     between 2 and 5 replicas and would undo 3: change its bounds, or set `hpa` to \"floor\" or \
+     \"clamp\"",
+    "horizontalpodautoscalers/NS/raised-hpa: minReplicas: 2 to minReplicas: 4; delivered \
+     deployments/NS/raised (accepted_at observed_at resource_version)",
+    "HPA_CONFLICT; HPA_CONFLICT Never: HorizontalPodAutoscaler `raised-hpa` keeps Deployment \
+     `raised` at no more than 5 replicas, and 9 are wanted: raise its maxReplicas first",
+    "deployments/NS/kept: replicas: 2 to replicas: 5; delivered deployments/NS/kept (accepted_at \
+     observed_at replicas resource_version)",
     "held has 2",
     "raised has 4",
     "raised-hpa has 4",
     "kept has 5",
-    "TARGET_NOT_FOUND; TARGET_NOT_FOUND Never: cannot read cells.apps NS/web: the server doesn't \
-     have a resource type \"cells\"",
+    "TARGET_NOT_FOUND; TARGET_NOT_FOUND Never: cannot read cells/NS/web: the server doesn't have a \
+     resource type \"cells\"",
 ];
 
 /// Whether all were ready at the look that was enough is a matter of luck.
