@@ -13,11 +13,16 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::fault;
+
 /// What is added at a time: some ten lone intents. A static, so that it takes no room in the program.
 static STRETCH: [u8; 512 << 10] = [0; 512 << 10];
 
 /// A commit that adds more than this is one of many intents.
 const SMALL: u64 = 128 << 10;
+
+/// What the mutant writes over, of the last commit.
+const PAGE: u64 = 4096;
 
 /// Watches how the log grows.
 #[derive(Debug)]
@@ -44,7 +49,8 @@ impl Room {
             return;
         }
         if let Some((file, len)) = self.file().and_then(|file| Some((file, len_of(file)?))) {
-            let _ = file.write_all_at(&STRETCH, len);
+            let end = if fault::is_mutant("room.end") { len.saturating_sub(PAGE) } else { len };
+            let _ = fault::step("room.write", || file.write_all_at(&STRETCH, end));
         }
         self.len = self.file().and_then(len_of).unwrap_or(0);
     }

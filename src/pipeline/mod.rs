@@ -218,11 +218,13 @@ fn start_sinks(
         let (to_sink, batches) = deliver::batches(hands.len());
         deliverers.push(to_sink);
         capacities.push(Capacity { name: name.clone(), batch_max, hands: hands.len() });
-        for sink in hands {
+        for (hand, sink) in (1..).zip(hands) {
             let (lead, answers, to_ledger) = (Arc::clone(lead), answers.clone(), to_ledger.clone());
             let stage = deliver::Stage { lane, sink, lead, answers, to_ledger };
             let batches = batches.clone();
-            stages.spawn(&format!("sink-{name}"), move |beat| stage.run(&batches, &beat))?;
+            let thread =
+                if hand == 1 { format!("sink-{name}") } else { format!("sink-{name}-{hand}") };
+            stages.spawn(&thread, move |beat| stage.run(&batches, &beat))?;
         }
     }
     Ok((capacities, deliverers))
@@ -298,7 +300,7 @@ enum ToLedger {
     Finish(Vec<process::Ending>),
     Progress(Vec<ledger::Progress>),
     /// Progress that somebody waits for.
-    Step(ledger::Progress, Sender<()>),
+    Steps(Vec<ledger::Progress>, Sender<()>),
     Archived(Vec<Seq>),
     /// `take` has ended.
     NoMoreAccepts,
