@@ -31,7 +31,6 @@ use serde_json::Value;
 use crate::config::{Confirmed, HpaRule, KubectlSettings, Workload};
 use crate::limits::{DELIVERY_MAX, IN_FLIGHT_MAX};
 use crate::model::{Code, Intent, IntentType, Seq};
-use crate::sink::workload::Progress;
 use crate::sink::{Answer, Context, Delivery, Fatal, Fault, Retry, Sink};
 
 use calls::Calls;
@@ -53,14 +52,6 @@ pub enum Error {
     Plural,
 }
 
-/// What this process knows of a delivery besides its step: the desk hands back that of one that is
-/// pending, and a write whose answer was lost is not.
-#[derive(Debug)]
-struct Kept {
-    progress: Progress,
-    looked: Instant,
-}
-
 /// Scales workloads with kubectl.
 #[derive(Debug)]
 pub struct Kubectl {
@@ -71,7 +62,8 @@ pub struct Kubectl {
     delivered: Confirmed,
     verify_timeout: Duration,
     watches: Watches,
-    kept: HashMap<Seq, Kept>,
+    /// When this process last looked how far a write has come: that time counts.
+    looked: HashMap<Seq, Instant>,
     /// The program is one that can be used.
     is_known: bool,
 }
@@ -96,7 +88,7 @@ impl Kubectl {
             delivered: settings.delivered,
             verify_timeout: settings.verify_timeout,
             watches: Watches::default(),
-            kept: HashMap::new(),
+            looked: HashMap::new(),
             is_known: false,
         })
     }
@@ -113,21 +105,15 @@ impl Kubectl {
 
     /// Keeps only what may still be asked for: the desk does not say when it gives up.
     fn forget_old(&mut self) {
-        while self.kept.len() > IN_FLIGHT_MAX {
-            let Some(oldest) = self.kept.keys().min().copied() else { return };
+        while self.looked.len() > IN_FLIGHT_MAX {
+            let Some(oldest) = self.looked.keys().min().copied() else { return };
             self.forget(oldest);
         }
     }
 
     fn forget(&mut self, seq: Seq) {
-        self.kept.remove(&seq);
+        self.looked.remove(&seq);
         self.watches.leave(seq);
-    }
-
-    /// How far this delivery has come.
-    fn progress(&self, delivery: &Delivery<'_>) -> Option<Progress> {
-        let kept = self.kept.get(&delivery.seq).map(|kept| kept.progress.clone());
-        kept.or_else(|| Progress::read(delivery.step))
     }
 }
 

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::config::Confirmed;
 use crate::model::{Code, Timestamp};
+use crate::sink::kubectl::Kubectl;
 use crate::sink::kubectl::looks::{autoscalers, workload};
 use crate::sink::kubectl::saying::Trouble;
-use crate::sink::kubectl::{Kept, Kubectl};
 use crate::sink::workload::autoscaler::{Autoscaler, Decision, decide};
 use crate::sink::workload::rollout::{self, Standing, judge};
 use crate::sink::workload::{Progress, Written, location};
@@ -72,7 +72,7 @@ impl Kubectl {
         for at in open {
             let delivery = &batch[at];
             let found = objects.remove(&delivery.intent.target);
-            if let Some(Progress::Written(written)) = self.progress(delivery) {
+            if let Some(Progress::Written(written)) = Progress::read(delivery.step) {
                 answers[at] = Some(self.look(delivery, written, found, context));
                 continue;
             }
@@ -151,13 +151,12 @@ impl Kubectl {
             let mut written = stored(&seen, &decision);
             if is_so(&seen, &decision) {
                 // What we were about to write and find is ours, as far as anybody can tell.
-                written.unchanged = self.progress(delivery).is_none();
+                written.unchanged = Progress::read(delivery.step).is_none() && stale.is_empty();
                 return Ok(written);
             }
             let (wanted, resource_version) = (written.wanted, written.resource_version.clone());
             let writing = Progress::Writing { wanted, resource_version: resource_version.clone() };
             round.context.journal.record(delivery.seq, &writing.step())?;
-            self.keep(delivery, writing);
             round.context.fence.check()?;
             let done = match &decision {
                 Decision::Scale(to) => {
@@ -176,12 +175,7 @@ impl Kubectl {
                     found = self.objects(namespace, &[name], due).remove(name);
                     round.autoscalers = None;
                 }
-                Err(trouble) => {
-                    if !trouble.leaves_open() {
-                        self.kept.remove(&delivery.seq);
-                    }
-                    return Err(trouble.fault(&what).into());
-                }
+                Err(trouble) => return Err(trouble.fault(&what).into()),
             }
         }
         let message = format!("others changed it at each of {LOOKS_MAX} tries: {stale}");
@@ -308,26 +302,17 @@ impl Kubectl {
             let fault = Fault { code: Code::VerifyTimeout, message, retry: Retry::Never };
             return self.give_up(delivery, fault);
         }
-        let progress = Progress::Written(written);
-        let step = progress.step();
-        self.keep(delivery, progress);
+        let step = Progress::Written(written).step();
         Answer::Pending { step, again: again.min(left) }
     }
 
     /// Adds the time since this process looked last, and gives the sum.
     fn spend(&mut self, delivery: &Delivery<'_>, written: &mut Written) -> Duration {
-        let looked = Instant::now();
-        if let Some(kept) = self.kept.get_mut(&delivery.seq) {
-            if matches!(kept.progress, Progress::Written(_)) {
-                written.spent_ms += (looked - kept.looked).as_millis() as u64;
-            }
-            kept.looked = looked;
+        let now = Instant::now();
+        if let Some(looked) = self.looked.insert(delivery.seq, now) {
+            written.spent_ms += (now - looked).as_millis() as u64;
         }
         Duration::from_millis(written.spent_ms)
-    }
-
-    fn keep(&mut self, delivery: &Delivery<'_>, progress: Progress) {
-        self.kept.insert(delivery.seq, Kept { progress, looked: Instant::now() });
     }
 
     fn done(

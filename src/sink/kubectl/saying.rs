@@ -111,15 +111,6 @@ impl Trouble {
         }
     }
 
-    /// Whether a write may have happened in spite of it. A server that fails may have stored it.
-    pub fn leaves_open(&self) -> bool {
-        match self {
-            Trouble::Nothing(_) | Trouble::Stale(_) => false,
-            Trouble::Refused(refusal) => refusal.status >= 500,
-            Trouble::Unknown(_) => true,
-        }
-    }
-
     /// What it means for an intent; `what` could not be done, as in `read deployments/ran-a/web`.
     pub fn fault(&self, what: &str) -> Fault {
         match self {
@@ -173,33 +164,29 @@ mod tests {
     use super::*;
 
     /// Recorded from kubectl 1.36.3 at a real API server 1.36.3, or at a server that sent just this.
-    const RECORDED: &[(&str, Code, Retry, bool, &str)] = &[
+    const RECORDED: &[(&str, Code, Retry, &str)] = &[
         (
             "Error from server (NotFound): deployments.apps \"nope\" not found\n",
             Code::TargetNotFound,
             Retry::Never,
-            false,
             "deployments.apps \"nope\" not found",
         ),
         (
             "Error from server (NotFound): namespaces \"nons\" not found\n",
             Code::TargetNotFound,
             Retry::Never,
-            false,
             "namespaces \"nons\" not found",
         ),
         (
             "Error from server (NotFound): the server could not find the requested resource\n",
             Code::TargetNotFound,
             Retry::Never,
-            false,
             "the server could not find the requested resource",
         ),
         (
             "error: the server doesn't have a resource type \"foos\"\n",
             Code::TargetNotFound,
             Retry::Never,
-            false,
             "the server doesn't have a resource type \"foos\"",
         ),
         (
@@ -207,7 +194,6 @@ mod tests {
              get resource \"deployments\" in API group \"apps\" in the namespace \"default\"\n",
             Code::Forbidden,
             Retry::Later,
-            false,
             "deployments.apps \"web\" is forbidden: User \"joe\" cannot get resource \"deployments\" \
              in API group \"apps\" in the namespace \"default\"",
         ),
@@ -215,7 +201,6 @@ mod tests {
             "error: You must be logged in to the server (Unauthorized)\n",
             Code::Forbidden,
             Retry::Later,
-            false,
             "You must be logged in to the server (Unauthorized)",
         ),
         (
@@ -223,7 +208,6 @@ mod tests {
              denied request: at most 7\n",
             Code::AdmissionDenied,
             Retry::Never,
-            false,
             "The deployments \"web\" is invalid: : ValidatingAdmissionPolicy 'cap' with binding 'cap' \
              denied request: at most 7",
         ),
@@ -232,7 +216,6 @@ mod tests {
              must be greater than or equal to `minReplicas`\n",
             Code::AdmissionDenied,
             Retry::Never,
-            false,
             "The HorizontalPodAutoscaler \"hpa-x\" is invalid: spec.maxReplicas: Invalid value: 5: \
              must be greater than or equal to `minReplicas`",
         ),
@@ -240,7 +223,6 @@ mod tests {
             "Error from server: admission webhook \"w.x\" denied the request: frozen\n",
             Code::AdmissionDenied,
             Retry::Never,
-            false,
             "admission webhook \"w.x\" denied the request: frozen",
         ),
         (
@@ -248,7 +230,6 @@ mod tests {
              requested: pods=9, used: pods=1, limited: pods=5\n",
             Code::AdmissionDenied,
             Retry::Never,
-            false,
             "deployments.apps \"web\" is forbidden: exceeded quota: q, requested: pods=9, used: \
              pods=1, limited: pods=5",
         ),
@@ -257,7 +238,6 @@ mod tests {
              being terminated\n",
             Code::TargetTerminating,
             Retry::Never,
-            false,
             "unable to create new content in namespace a because it is being terminated",
         ),
         (
@@ -266,7 +246,6 @@ mod tests {
              apply your changes to the latest version and try again\n",
             Code::FieldConflict,
             Retry::Later,
-            false,
             "Operation cannot be fulfilled on horizontalpodautoscalers.autoscaling \"hpa-x\": the \
              object has been modified; please apply your changes to the latest version and try again",
         ),
@@ -274,14 +253,12 @@ mod tests {
             "error: Expected resource version to be 280, was 298\n",
             Code::SinkUnavailable,
             Retry::Later,
-            false,
             "Expected resource version to be 280, was 298",
         ),
         (
             "Error from server (InternalError): Internal error occurred: etcdserver: leader changed\n",
             Code::SinkUnavailable,
             Retry::Later,
-            true,
             "Internal error occurred: etcdserver: leader changed",
         ),
         (
@@ -289,7 +266,6 @@ mod tests {
              \"w.x\": failed to call webhook: Post \"https://w\": connection refused\n",
             Code::SinkUnavailable,
             Retry::Later,
-            true,
             "Internal error occurred: failed calling webhook \"w.x\": failed to call webhook: Post \
              \"https://w\": connection refused",
         ),
@@ -298,7 +274,6 @@ mod tests {
              request from succeeding (get deployments.apps web)\n",
             Code::SinkUnavailable,
             Retry::Later,
-            true,
             "an error on the server (\"oops\") has prevented the request from succeeding (get \
              deployments.apps web)",
         ),
@@ -307,7 +282,6 @@ mod tests {
              request (get deployments.apps web)\n",
             Code::SinkUnavailable,
             Retry::Later,
-            true,
             "the server is currently unable to handle the request (get deployments.apps web)",
         ),
         (
@@ -315,7 +289,6 @@ mod tests {
              - context deadline exceeded\n",
             Code::SinkUnavailable,
             Retry::Later,
-            true,
             "Timeout: request did not complete within requested timeout - context deadline exceeded",
         ),
         (
@@ -324,7 +297,6 @@ mod tests {
              Please retry. Original error: unexpected EOF\n",
             Code::SinkUnavailable,
             Retry::Later,
-            true,
             "error: unexpected error when reading response body. Please retry. Original error: \
              unexpected EOF",
         ),
@@ -332,7 +304,6 @@ mod tests {
             "error: serializer for text/html doesn't exist\n",
             Code::SinkUnavailable,
             Retry::Later,
-            true,
             "error: serializer for text/html doesn't exist",
         ),
         (
@@ -342,7 +313,6 @@ mod tests {
              refused - did you specify the right host or port?\n",
             Code::SinkUnavailable,
             Retry::Later,
-            true,
             "The connection to the server 127.0.0.1:1 was refused - did you specify the right host \
              or port?",
         ),
@@ -351,7 +321,6 @@ mod tests {
              valid for localhost, kubernetes.default.svc, not nope\n",
             Code::SinkUnavailable,
             Retry::Later,
-            true,
             "Unable to connect to the server: tls: failed to verify certificate: x509: certificate \
              is valid for localhost, kubernetes.default.svc, not nope",
         ),
@@ -359,34 +328,29 @@ mod tests {
             "Error in configuration: context was not found for specified context: nope\n",
             Code::SinkUnavailable,
             Retry::Later,
-            false,
             "Error in configuration: context was not found for specified context: nope",
         ),
         (
             "error: stat /nonexistent: no such file or directory\n",
             Code::SinkUnavailable,
             Retry::Later,
-            false,
             "error: stat /nonexistent: no such file or directory",
         ),
         (
             "Error from server: teapot says no\n",
             Code::SinkUnavailable,
             Retry::Later,
-            true,
             "Error from server: teapot says no",
         ),
     ];
 
     #[test]
-    fn each_recorded_text_has_its_code_and_tells_whether_a_write_may_have_happened() {
-        for (stderr, code, retry, leaves_open, said) in RECORDED {
-            let trouble = Trouble::of_stderr(stderr.as_bytes(), 1);
-            let fault = trouble.fault("scale x");
+    fn each_recorded_text_has_its_code() {
+        for (stderr, code, retry, said) in RECORDED {
+            let fault = Trouble::of_stderr(stderr.as_bytes(), 1).fault("scale x");
             let expected =
                 Fault { code: *code, message: format!("cannot scale x: {said}"), retry: *retry };
             assert_eq!(fault, expected, "{stderr}");
-            assert_eq!(trouble.leaves_open(), *leaves_open, "{stderr}");
         }
     }
 

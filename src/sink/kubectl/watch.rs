@@ -66,7 +66,7 @@ impl Watches {
         }
         let (program, waker) = (program.clone(), waker.clone());
         let Ok((hung_up, hangup)) = io::pipe() else { return false };
-        let thread = thread::Builder::new().name(format!("kubectl-watch-{seq}")).spawn(move || {
+        let thread = thread::Builder::new().name(format!("watch-{seq}")).spawn(move || {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let mut events = Events::default();
             let mut seen = false;

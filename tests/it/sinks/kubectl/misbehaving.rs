@@ -8,6 +8,7 @@ use intentd::sink::{Retry, Sink};
 
 use super::fake::{Bench, settings};
 use super::{Fencing, PATIENCE, deliver, deliver_by, done, failed, job};
+use crate::support::{Site, scaling};
 
 /// One fault that says this, and nothing has changed; then all is well again.
 #[track_caller]
@@ -124,4 +125,40 @@ fn settings_that_could_be_taken_for_something_else_are_refused() {
     for plural in ["", "--all", "a,b", "a/b", "a b", "a.b"] {
         assert!(matches!(refused("apps/v1", plural), Some(Error::Plural)), "{plural}");
     }
+}
+
+#[test]
+fn a_plural_that_would_be_an_option_is_refused_before_anything_starts() {
+    let site = Site::with_config("sink = [\"kubectl\"]\n[sinks.kubectl]\nplural = \"--all\"\n");
+    let finished = site.run(&["batch"]);
+    assert_eq!(finished.code, Some(78), "{}", finished.stderr);
+    assert!(finished.stderr.contains("`plural` is to be a kind's name in addresses"));
+}
+
+#[test]
+fn diff_has_the_server_run_the_write_dry_and_changes_nothing() {
+    let bench = Bench::with(&[]);
+    bench.put("default", "a", 1);
+    let config =
+        format!("sink = [\"kubectl\"]\n[sinks.kubectl]\nprogram = \"{}\"\n", bench.program());
+    let site = Site::with_config(&config);
+    let document = site.root().join("intent-a.json");
+    let diff = |replicas| {
+        std::fs::write(&document, scaling("a", replicas)).unwrap();
+        site.run(&["diff", document.to_str().unwrap()])
+    };
+    let found = diff(3);
+    assert_eq!(found.code, Some(1), "{}", found.stderr);
+    let name = "kubectl/deployments/default/a";
+    assert_eq!(
+        found.stdout,
+        format!("--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-replicas: 1\n+replicas: 3\n")
+    );
+    assert_eq!(diff(1).code, Some(0));
+    let denied = diff(100);
+    assert_eq!(denied.code, Some(1));
+    assert!(denied.stderr.contains("denied request: at most 90"), "{}", denied.stderr);
+    bench.hook("echo 'Unable to connect to the server: EOF' >&2; exit 1");
+    assert_eq!(diff(3).code, Some(69));
+    assert_eq!(bench.visible(), ["default.a 1"]);
 }
