@@ -3,6 +3,7 @@
 
 mod crash;
 mod fake;
+mod genuine;
 mod misbehaving;
 mod scenarios;
 
