@@ -54,17 +54,24 @@ pub fn rules(config: &Config) -> Result<Rules> {
     })
 }
 
-/// What packages are composed and delivered by.
+/// What packages are composed and delivered by, for a process that goes on.
 pub fn settings(config: &Config) -> Result<Settings> {
     if let Some(template) = &config.compose.deployment_template {
         compose::check_template(template).context("use `compose.deployment_template`")?;
     }
-    Ok(Settings { compose: config.compose.clone(), retry: config.retry })
+    Ok(Settings {
+        compose: config.compose.clone(),
+        retry: config.retry,
+        breaker: config.breaker,
+        outages_count: false,
+    })
 }
 
-/// The parts that a reload swaps.
-pub fn live(config: &Config) -> Result<Arc<Live>> {
-    Ok(Arc::new(Live::new(rules(config)?, settings(config)?)))
+/// The parts that a reload swaps; `outages_count` where the command has to end although a target
+/// cannot be reached.
+pub fn live(config: &Config, outages_count: bool) -> Result<Arc<Live>> {
+    let settings = Settings { outages_count, ..settings(config)? };
+    Ok(Arc::new(Live::new(rules(config)?, settings)))
 }
 
 /// The inbox as a source of documents.
@@ -88,6 +95,11 @@ pub fn options(
         workers: config.intake.workers,
         leases: config.settle_lease && leadership.spool.leases_work(),
         quiet: config.settle_quiet,
+        rates: config
+            .sinks
+            .iter()
+            .filter_map(|sink| Some((sink.name.clone(), sink.rate?)))
+            .collect(),
         records,
     }
 }

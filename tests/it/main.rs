@@ -12,6 +12,7 @@ mod fake;
 mod inbox;
 mod leader;
 mod lifecycle;
+mod outage;
 mod readme;
 mod real;
 mod sinks;

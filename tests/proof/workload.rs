@@ -15,6 +15,8 @@ use crate::support::{Finished, PATIENCE, Site};
 pub enum Load {
     /// Seven documents, which go to the sinks one batch after the other.
     Few,
+    /// The same, by a ledger that was made by an earlier run.
+    Later,
     /// More targets than both hands of the package sink take at once, so that both are at work.
     Backlog,
 }
@@ -27,7 +29,7 @@ impl Load {
     /// harness can afford takes the way that otherwise begins at 512 intents.
     fn failpoints(self, plan: &str) -> String {
         match self {
-            Load::Few => plan.to_owned(),
+            Load::Few | Load::Later => plan.to_owned(),
             Load::Backlog => format!("package.batch=bound@2;{plan}"),
         }
     }
@@ -49,6 +51,9 @@ impl Work {
         std::fs::create_dir_all(records).unwrap();
         let site = Site::at(roots, &config(records));
         let mut work = Work { site, log: Log::default(), load, records: records.to_owned() };
+        if load == Load::Later {
+            assert_eq!(work.run_bounded().code, Some(0), "there is nothing to do");
+        }
         work.drop_all();
         work
     }

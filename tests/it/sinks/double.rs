@@ -17,7 +17,7 @@ use intentd::schema::{NameRule, Policy, Schema};
 use intentd::sink::{
     Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, Sink, Step, Waker,
 };
-use intentd::{compose, retry};
+use intentd::{breaker, compose, retry};
 
 use super::{Fencing, PATIENCE, Shared, Steps, Subject, deliver, holds_the_contract, job};
 
@@ -212,10 +212,18 @@ fn run_stages(root: &Path, sink: Fickle, operands: Vec<Operand>, until: impl FnO
     };
     let hours = |count: u64| Duration::from_secs(3600 * count);
     let retry = retry::Policy { budget: hours(24), first: hours(1), max: hours(1) };
-    let settings = Settings { compose: compose::Settings::default(), retry };
+    let breaker =
+        breaker::Policy { window: 0, failures_percent: 50, pause: hours(1), pause_max: hours(1) };
+    let compose = compose::Settings::default();
+    let settings = Settings { compose, retry, breaker, outages_count: false };
     let live = Arc::new(Live::new(rules, settings));
-    let options =
-        Options { workers: 1, leases: false, quiet: Duration::from_millis(10), records: None };
+    let options = Options {
+        workers: 1,
+        leases: false,
+        quiet: Duration::from_millis(10),
+        rates: BTreeMap::new(),
+        records: None,
+    };
     let (events, heard) = pipeline::events();
     let leadership = claimant.lead(lock).unwrap();
     let running =

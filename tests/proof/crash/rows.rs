@@ -1,5 +1,6 @@
 //! The rows of both harnesses: how many states of which kind.
 
+use super::calls::ROOM;
 use super::disk::Kind::{Ext4, Xfs};
 use super::ground::Layout::{self, Memory, One, Three};
 use super::point::Fault::{self, Cut, CutFlushed, Kill};
@@ -61,6 +62,21 @@ pub fn cuts() -> Vec<Row> {
             run: |options| hands("cut", "A3.hands", One(Ext4), CutFlushed, options),
         },
         Row {
+            id: "A2.room",
+            what: "one ext4, nothing flushed, as room is made in the ledger's log",
+            run: |options| room("A2.room", One(Ext4), Cut, options),
+        },
+        Row {
+            id: "A3.room",
+            what: "one ext4, journal flushed, as room is made in the ledger's log",
+            run: |options| room("A3.room", One(Ext4), CutFlushed, options),
+        },
+        Row {
+            id: "A5.room",
+            what: "one XFS, journal flushed, as room is made in the ledger's log",
+            run: |options| room("A5.room", One(Xfs), CutFlushed, options),
+        },
+        Row {
             id: "A5.2",
             what: "one XFS, nothing flushed",
             run: |options| cut("A5.2", One(Xfs), Cut, options),
@@ -106,6 +122,11 @@ fn cut(row: &'static str, layout: Layout, fault: Fault, options: &Options) -> Ta
         (false, One(Xfs) | Three(Xfs)) => sweep.sample(options, fault, 20),
         (false, _) => sweep.sample(options, fault, 60),
     }
+}
+
+fn room(row: &'static str, layout: Layout, fault: Fault, options: &Options) -> Tally {
+    let sweep = Sweep { only: Some(ROOM), ..Sweep::of("cut", row, layout) };
+    sweep.each(options, fault, if options.full { 200 } else { 8 })
 }
 
 fn hands(

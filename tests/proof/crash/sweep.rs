@@ -28,6 +28,8 @@ pub struct Sweep<'a> {
     pub row: &'static str,
     pub layout: Layout,
     pub load: Load,
+    /// The only calls at which to crash, by their name; all where there is none.
+    pub only: Option<&'static str>,
     /// Failpoints of the runs that are crashed; recoveries have none of them.
     pub plan: &'a str,
     pub stop_at_first: bool,
@@ -58,7 +60,7 @@ impl Outcome {
 
 impl<'a> Sweep<'a> {
     pub fn of(harness: &'static str, row: &'static str, layout: Layout) -> Self {
-        Sweep { harness, row, layout, load: Load::Few, plan: "", stop_at_first: false }
+        Sweep { harness, row, layout, load: Load::Few, only: None, plan: "", stop_at_first: false }
     }
 
     /// Before and after every call, `rounds` times.
@@ -70,6 +72,15 @@ impl<'a> Sweep<'a> {
             let points = (1..=end)
                 .flat_map(|number| [false, true].map(|after| vec![Point { number, after, fault }]));
             let points: Vec<_> = points.collect();
+            std::iter::repeat_n(points, rounds).flatten().collect()
+        })
+    }
+
+    /// Before and after each of few calls, `rounds` times, since the threads meet in many ways.
+    pub fn each(&self, options: &Options, fault: Fault, rounds: usize) -> Tally {
+        self.states(options, |points, _| {
+            let both = |number| [false, true].map(|after| vec![Point { number, after, fault }]);
+            let points: Vec<_> = (1..=points).flat_map(both).collect();
             std::iter::repeat_n(points, rounds).flatten().collect()
         })
     }
@@ -225,7 +236,7 @@ impl<'a> Sweep<'a> {
         let command = work.command(self.plan);
         let output = ["stdout", "stderr"]
             .map(|name| File::create(plot.outside.join(name)).expect("there is room"));
-        Traced::start(&command, output)
+        Traced::start(&command, self.only, output)
     }
 
     /// One state: prepares a site, crashes it, restarts it, and so on, and checks the end.
