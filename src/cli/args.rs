@@ -168,6 +168,13 @@ Examples:
         #[arg(long, value_name = "TIME", value_parser = time)]
         since: Option<std::time::Duration>,
     },
+    /// Tell whether a start would succeed and every sink can be reached, and change nothing
+    #[command(after_help = "\
+Examples:
+  intentd check
+  intentd check --sink git -o json
+  intentd check && systemctl start intentd")]
+    Check,
     /// Print the JSON Schema of intents or of the configuration
     #[command(after_help = "\
 Examples:
@@ -234,6 +241,7 @@ impl Command {
             Command::Validate { .. } => "validate",
             Command::Diff { .. } => "diff",
             Command::History { .. } => "history",
+            Command::Check => "check",
             Command::Schema { .. } => "schema",
             Command::Config { .. } => "config",
             Command::Completion { .. } => "completion",
@@ -249,7 +257,9 @@ impl Command {
                 Format::value_variants()
             }
             Command::Diff { .. } => &[Format::Table, Format::Json, Format::Jsonl, Format::Yaml],
-            Command::Version => &[Format::Table, Format::Json, Format::Jsonl, Format::Yaml],
+            Command::Check | Command::Version => {
+                &[Format::Table, Format::Json, Format::Jsonl, Format::Yaml]
+            }
             Command::Schema { .. } => &[Format::Json],
             Command::Run
             | Command::Config { .. }

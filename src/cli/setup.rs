@@ -117,7 +117,8 @@ pub fn claimant(config: &Config) -> Result<Claimant> {
     Ok(claimant)
 }
 
-fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> {
+/// Opens a sink as a start would.
+pub fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> {
     let name = settings.name.clone();
     let opened = || format!("open sink `{}`", settings.name);
     Ok(match &settings.kind {
