@@ -6,7 +6,7 @@ use crate::config::KubectlSettings;
 use crate::limits::DELIVERY_MAX;
 use crate::model::{Code, Intent, IntentType};
 use crate::sink::kubectl::calls::Calls;
-use crate::sink::kubectl::looks::{autoscalers, workload};
+use crate::sink::kubectl::looks::{autoscalers, check_stays, workload};
 use crate::sink::kubectl::program::Program;
 use crate::sink::kubectl::saying::Trouble;
 use crate::sink::kubectl::{check_version, unsupported};
@@ -39,6 +39,7 @@ pub fn compare(settings: &KubectlSettings, intent: &Intent) -> Result<Comparison
     let reading = cannot("read", &place);
     let found = calls.read(namespace, &[name], due).map_err(&reading)?.remove(name);
     let seen = workload(&found.ok_or_else(|| reading(calls.not_found(name)))?, &place)?;
+    check_stays(&seen, &place)?;
     let list = calls
         .autoscalers(namespace, due)
         .map_err(cannot("read", &format!("horizontalpodautoscalers/{namespace}")))?;

@@ -7,17 +7,23 @@ use crate::sink::workload::autoscaler::{self, Autoscaler};
 use crate::sink::workload::rollout;
 use crate::sink::{Fault, Retry};
 
-/// The workload at this place, which is not being deleted.
+/// The workload at this place.
 pub fn workload(object: &Value, place: &str) -> Result<rollout::Wire, Fault> {
-    let parked = |code, message| Fault { code, message, retry: Retry::Never };
-    let read = serde_json::from_value::<rollout::Wire>(object.clone());
-    let seen = read.map_err(|error| {
+    serde_json::from_value(object.clone()).map_err(|error| {
         let message = format!("{place} is nothing that can be scaled: {error}");
-        parked(Code::UnsupportedIntent, message)
-    })?;
+        Fault { code: Code::UnsupportedIntent, message, retry: Retry::Never }
+    })
+}
+
+/// Refuses what is on its way out.
+pub fn check_stays(seen: &rollout::Wire, place: &str) -> Result<(), Fault> {
     match seen.metadata.deletion_timestamp {
-        Some(_) => Err(parked(Code::TargetTerminating, format!("{place} is being deleted"))),
-        None => Ok(seen),
+        None => Ok(()),
+        Some(_) => Err(Fault {
+            code: Code::TargetTerminating,
+            message: format!("{place} is being deleted; nothing was written"),
+            retry: Retry::Never,
+        }),
     }
 }
 

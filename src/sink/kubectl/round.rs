@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::config::Confirmed;
 use crate::model::{Code, Timestamp};
 use crate::sink::kubectl::Kubectl;
-use crate::sink::kubectl::looks::{autoscalers, workload};
+use crate::sink::kubectl::looks::{autoscalers, check_stays, workload};
 use crate::sink::kubectl::saying::Trouble;
 use crate::sink::workload::autoscaler::{Autoscaler, Decision, decide};
 use crate::sink::workload::rollout::{self, Standing, judge};
@@ -147,6 +147,7 @@ impl Kubectl {
         let mut stale = String::new();
         for _ in 0..LOOKS_MAX {
             let seen = self.seen(delivery, &found)?;
+            check_stays(&seen, &self.location(delivery))?;
             let decision = self.decide(delivery, round)?;
             let mut written = stored(&seen, &decision);
             if is_so(&seen, &decision) {
@@ -210,6 +211,11 @@ impl Kubectl {
             Err(fault) if fault.retry != Retry::Never => {
                 return self.wait(delivery, written, &fault.message, AGAIN);
             }
+            Err(fault) if found.is_none() => {
+                let message =
+                    format!("{} was deleted after it was written", self.location(delivery));
+                return self.give_up(delivery, Fault { message, ..fault });
+            }
             Err(fault) => return self.give_up(delivery, fault),
         };
         if written.through.is_none() && written.generation.is_none() {
@@ -226,32 +232,18 @@ impl Kubectl {
             Standing::Accepted { .. } | Standing::Terminating | Standing::Changed { .. } => {}
         }
         let converged_at = (standing == Standing::Converged).then(now);
-        if is_enough(&standing, self.delivered) {
+        // What was observed once has been: a later change by somebody else does not undo it.
+        let was_observed = self.delivered == Confirmed::Observed && written.observed_at.is_some();
+        if was_observed || is_enough(&standing, self.delivered) {
             return self.done(delivery, &written, converged_at);
         }
-        let place = self.location(delivery);
-        let parked = |code, message| Fault { code, message, retry: Retry::Never };
         let fault = match standing {
             Standing::Accepted { missing } | Standing::Observed { missing } => {
                 let again = self.follow(delivery, &written, context);
                 return self.wait(delivery, written, &missing, again);
             }
-            Standing::Failed { reason, message } => parked(
-                Code::VerifyTimeout,
-                format!("{place} was scaled and does not get on: {reason}: {message}"),
-            ),
-            Standing::Terminating => {
-                parked(Code::TargetTerminating, format!("{place} is being deleted"))
-            }
-            Standing::Changed { replicas, by } => {
-                let by = by.map_or_else(|| "somebody else".to_owned(), |by| format!("`{by}`"));
-                let wanted = written.wanted;
-                parked(
-                    Code::FieldConflict,
-                    format!(
-                        "{place} was scaled to {wanted}, and {by} has set it to {replicas} since"
-                    ),
-                )
+            Standing::Failed { .. } | Standing::Terminating | Standing::Changed { .. } => {
+                adrift(&self.location(delivery), written.wanted, standing)
             }
             Standing::Converged => unreachable!("it is enough for everybody"),
         };
@@ -295,9 +287,10 @@ impl Kubectl {
         let left = self.verify_timeout.saturating_sub(spent);
         if left.is_zero() {
             let message = format!(
-                "{} was scaled, and {:.0} s later {missing}",
+                "{} was set to {} and has not followed within {} s: {missing}; the change stands",
                 self.location(delivery),
-                spent.as_secs_f64()
+                written.wanted,
+                self.verify_timeout.as_secs_f64()
             );
             let fault = Fault { code: Code::VerifyTimeout, message, retry: Retry::Never };
             return self.give_up(delivery, fault);
@@ -376,6 +369,32 @@ fn is_enough(standing: &Standing, delivered: Confirmed) -> bool {
         ),
         Confirmed::Converged => matches!(standing, Standing::Converged),
     }
+}
+
+/// What is told of a target that will not get there by waiting.
+fn adrift(place: &str, wanted: u32, standing: Standing) -> Fault {
+    let begin = format!("{place} was set to {wanted} and");
+    let (code, message) = match standing {
+        Standing::Failed { reason, message } => {
+            let code = match reason.as_str() {
+                "ProgressDeadlineExceeded" => Code::VerifyTimeout,
+                _ => Code::AdmissionDenied,
+            };
+            let why = format!("does not get there ({reason}): {message}; the change stands");
+            (code, format!("{begin} {why}"))
+        }
+        Standing::Changed { replicas, by } => {
+            let by = by.map_or_else(|| "somebody".to_owned(), |by| format!("`{by}`"));
+            let message =
+                format!("{place} was set to {wanted}, and then {by} set it to {replicas}");
+            (Code::FieldConflict, message)
+        }
+        Standing::Accepted { .. }
+        | Standing::Observed { .. }
+        | Standing::Converged
+        | Standing::Terminating => (Code::TargetTerminating, format!("{begin} is being deleted")),
+    };
+    Fault { code, message, retry: Retry::Never }
 }
 
 /// The wall clock, for receipts.

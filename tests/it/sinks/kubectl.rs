@@ -256,8 +256,8 @@ fn what_does_not_follow_in_time_or_is_changed_by_others_is_told_and_stands() {
         failed(&deliver(&mut sink, &[&job("a", 3)])[0], Code::VerifyTimeout, Retry::Never);
     assert_eq!(
         message,
-        "deployments/ran-a/a was scaled, and 0 s later its controller has seen generation 1, and the \
-         write made 2"
+        "deployments/ran-a/a was set to 3 and has not followed within 0 s: its controller has seen \
+         generation 1, and the write made 2; the change stands"
     );
     assert_eq!(bench.visible()[0], "ran-a.a 3");
 
@@ -268,10 +268,7 @@ fn what_does_not_follow_in_time_or_is_changed_by_others_is_told_and_stands() {
     wanted.step = Some(step);
     bench.set("b", 2, 3, 3, 2);
     let message = failed(&deliver(&mut sink, &[&wanted])[0], Code::FieldConflict, Retry::Never);
-    assert_eq!(
-        message,
-        "deployments/ran-a/b was scaled to 4, and somebody else has set it to 2 since"
-    );
+    assert_eq!(message, "deployments/ran-a/b was set to 4, and then somebody set it to 2");
 }
 
 #[test]
