@@ -4,6 +4,7 @@
 mod double;
 mod exec;
 mod git;
+mod kubectl;
 mod kubernetes;
 mod package;
 mod stdout;
@@ -222,8 +223,12 @@ pub fn settle(sink: &mut dyn Sink, jobs: &[&Job]) -> Vec<Answer> {
             break;
         }
         let (wakes, woken) = crossbeam_channel::bounded(jobs.len());
-        let (journal, waker): (_, Waker) =
-            (Steps::default(), Arc::new(move |seq| drop(wakes.try_send(seq))));
+        let (journal, waker): (_, Waker) = (
+            Steps::default(),
+            Arc::new(move |seq| {
+                let _ = wakes.try_send(seq);
+            }),
+        );
         let batch: Vec<_> = open
             .iter()
             .map(|at| Delivery { step: steps[*at].as_ref(), ..jobs[*at].delivery() })

@@ -17,6 +17,7 @@ use crate::cli::{output, setup};
 use crate::config::{Config, Loaded, SinkKind, SinkSettings};
 use crate::model::Code;
 use crate::sink::cluster::Clusters;
+use crate::sink::kubectl::Kubectl;
 use crate::sink::git;
 
 /// How one thing was found.
@@ -85,6 +86,11 @@ fn reach(config: &Config, sink: &SinkSettings, clusters: &mut Option<Clusters>) 
         SinkKind::Package { dir } => return places::packages(&what, dir),
         // In a clone that is thrown away: the one in the state directory is the leader's.
         SinkKind::Git(settings) => git::probe(settings),
+        // Without its cache, which would lie in the state directory.
+        SinkKind::Kubectl(settings) => match Kubectl::new(sink.name.clone(), settings, None) {
+            Ok(mut sink) => sink.probe(),
+            Err(error) => return Finding::failed(Exit::Configuration, what, error.to_string()),
+        },
         _ => match setup::open_sink(config, sink, clusters) {
             Ok(mut sink) => sink.probe(),
             Err(error) => {

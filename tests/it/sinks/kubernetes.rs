@@ -75,7 +75,9 @@ pub struct Called {
 
 pub fn call(sink: &mut dyn Sink, job: &Job) -> Called {
     let (sender, wakes) = bounded(WAKES);
-    let waker: Waker = Arc::new(move |seq| drop(sender.try_send(seq)));
+    let waker: Waker = Arc::new(move |seq| {
+        let _ = sender.try_send(seq);
+    });
     let (journal, fence) = (Steps::default(), Fencing::holds());
     let deadline = Instant::now() + PATIENCE;
     let context = Context { fence: &fence, journal: &journal, waker: &waker, deadline };
