@@ -18,7 +18,7 @@ use crate::config::{Config, Loaded, SinkKind, SinkSettings};
 use crate::model::Code;
 use crate::sink::cluster::Clusters;
 use crate::sink::kubectl::Kubectl;
-use crate::sink::git;
+use crate::sink::{Sink, git};
 
 /// How one thing was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
