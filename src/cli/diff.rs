@@ -15,7 +15,7 @@ use crate::config::{Loaded, SinkKind, SinkSettings};
 use crate::model::{Code, FileName, Intent};
 use crate::schema::render;
 use crate::sink::cluster::Clusters;
-use crate::sink::{Change, Comparison, Fault, git, kubernetes, package};
+use crate::sink::{Change, Comparison, Fault, git, kubectl, kubernetes, package};
 
 /// Lines around a change, as `diff -u` has them.
 const CONTEXT_LINES: usize = 3;
@@ -93,7 +93,8 @@ fn compare(
             let cluster = setup::cluster(clusters, &settings.access)?;
             kubernetes::compare(settings, cluster, intent)
         }
-        SinkKind::Kubectl(_) | SinkKind::Porch(_) => Ok(Comparison::Unknown),
+        SinkKind::Kubectl(settings) => kubectl::compare(settings, intent),
+        SinkKind::Porch(_) => Ok(Comparison::Unknown),
         SinkKind::Stdout { .. } | SinkKind::Exec { .. } => Ok(Comparison::Unknown),
     })
 }

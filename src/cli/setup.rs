@@ -15,6 +15,7 @@ use crate::schema::{NameRule, Schema};
 use crate::sink::cluster::{Cluster, Clusters};
 use crate::sink::exec::Exec;
 use crate::sink::git::Git;
+use crate::sink::kubectl::Kubectl;
 use crate::sink::kubernetes::Kubernetes;
 use crate::sink::package::Package;
 use crate::sink::stdout::Stdout;
@@ -158,7 +159,11 @@ pub fn open_sink(
             let cluster = cluster(clusters, &kubernetes.access).with_context(opened)?;
             Box::new(Kubernetes::new(name, kubernetes, cluster))
         }
-        SinkKind::Kubectl(_) => anyhow::bail!("kubectl"),
+        SinkKind::Kubectl(kubectl) => {
+            let cache = config.state_dir.join("kubectl").join(&settings.name);
+            let kubectl = Kubectl::new(name, kubectl, Some(cache));
+            Box::new(kubectl.map_err(|error| refused(&opened(), error.into()))?)
+        }
         SinkKind::Porch(_) => anyhow::bail!("porch"),
     })
 }

@@ -7,6 +7,7 @@ mod child;
 pub mod cluster;
 pub mod exec;
 pub mod git;
+pub mod kubectl;
 pub mod kubernetes;
 mod lock;
 pub mod package;

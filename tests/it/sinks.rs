@@ -4,6 +4,7 @@
 mod double;
 mod exec;
 mod git;
+mod kubectl;
 mod kubernetes;
 mod package;
 mod stdout;
@@ -221,9 +222,13 @@ pub fn settle(sink: &mut dyn Sink, jobs: &[&Job]) -> Vec<Answer> {
         if open.is_empty() {
             break;
         }
-        let (wakes, woken) = crossbeam_channel::bounded(1);
-        let (journal, waker): (_, Waker) =
-            (Steps::default(), Arc::new(move |seq| wakes.try_send(seq).unwrap_or_default()));
+        let (wakes, woken) = crossbeam_channel::bounded(jobs.len());
+        let (journal, waker): (_, Waker) = (
+            Steps::default(),
+            Arc::new(move |seq| {
+                let _ = wakes.try_send(seq);
+            }),
+        );
         let batch: Vec<_> = open
             .iter()
             .map(|at| Delivery { step: steps[*at].as_ref(), ..jobs[*at].delivery() })

@@ -17,7 +17,8 @@ use crate::cli::{output, setup};
 use crate::config::{Config, Loaded, SinkKind, SinkSettings};
 use crate::model::Code;
 use crate::sink::cluster::Clusters;
-use crate::sink::git;
+use crate::sink::kubectl::Kubectl;
+use crate::sink::{Sink, git};
 
 /// How one thing was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -69,8 +70,8 @@ pub fn run(format: Option<Format>, loaded: &Loaded) -> Result<Exit> {
     report.tell(&Finding::ok("configuration", "it is valid"))?;
     let ground = kernel::findings().into_iter().chain(places::findings(config));
     ground.into_iter().try_for_each(|finding| report.tell(&finding))?;
-    let mut clusters = None;
     // Each may take long: what is known by then is on the screen.
+    let mut clusters = None;
     for sink in &config.sinks {
         report.tell(&reach(config, sink, &mut clusters))?;
     }
@@ -85,6 +86,11 @@ fn reach(config: &Config, sink: &SinkSettings, clusters: &mut Option<Clusters>) 
         SinkKind::Package { dir } => return places::packages(&what, dir),
         // In a clone that is thrown away: the one in the state directory is the leader's.
         SinkKind::Git(settings) => git::probe(settings),
+        // Without its cache, which would lie in the state directory.
+        SinkKind::Kubectl(settings) => match Kubectl::new(sink.name.clone(), settings, None) {
+            Ok(mut sink) => sink.probe(),
+            Err(error) => return Finding::failed(Exit::Configuration, what, error.to_string()),
+        },
         _ => match setup::open_sink(config, sink, clusters) {
             Ok(mut sink) => sink.probe(),
             Err(error) => {

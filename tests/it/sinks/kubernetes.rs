@@ -63,6 +63,9 @@ pub fn sink_at(cluster: &Cluster, change: impl FnOnce(&mut KubernetesSettings)) 
     sink(&settings)
 }
 
+/// More than any call causes.
+const WAKES: usize = 64;
+
 /// One call of `deliver` and all that a test looks at of it.
 pub struct Called {
     pub answer: Answer,
@@ -71,8 +74,10 @@ pub struct Called {
 }
 
 pub fn call(sink: &mut dyn Sink, job: &Job) -> Called {
-    let (sender, wakes) = bounded(16);
-    let waker: Waker = Arc::new(move |seq| sender.try_send(seq).unwrap_or_default());
+    let (sender, wakes) = bounded(WAKES);
+    let waker: Waker = Arc::new(move |seq| {
+        let _ = sender.try_send(seq);
+    });
     let (journal, fence) = (Steps::default(), Fencing::holds());
     let deadline = Instant::now() + PATIENCE;
     let context = Context { fence: &fence, journal: &journal, waker: &waker, deadline };
