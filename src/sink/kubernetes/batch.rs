@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::config::Confirmed;
 use crate::fault;
 use crate::model::{Code, IntentType};
-use crate::sink::kubernetes::subject::Subject;
+use crate::sink::kubernetes::subject::{Subject, receipt};
 use crate::sink::kubernetes::target::{Found, Site, Stored, Unwritten, terminating};
 use crate::sink::kubernetes::watches::{Key, Place, Watches};
 use crate::sink::kubernetes::{now, unsupported};
@@ -70,9 +70,11 @@ impl<'a> Batch<'a> {
         let mut answers: Vec<Answer> = stream::iter(acts).buffered(at_a_time).try_collect().await?;
         // The others took their time, and the first of the batch may have followed in it.
         for (delivery, answer) in batch.iter().zip(&mut answers) {
-            if matches!(answer, Answer::Pending { .. }) {
-                let key = key(delivery);
-                *answer = self.ask(&self.watches.place(&key.0), delivery);
+            let key = key(delivery);
+            let is_pending = matches!(answer, Answer::Pending { .. });
+            // Its namespace may have had to make room for others: the step brings it back.
+            if is_pending && let Some(place) = self.watches.followed(&key.0) {
+                *answer = place.answer(&key).unwrap_or_else(|| answer.clone());
             }
         }
         Ok(answers)
@@ -211,7 +213,8 @@ impl<'a> Batch<'a> {
     fn keep(&self, place: &Place, delivery: &Delivery<'_>) {
         let location = self.site.location(delivery.intent);
         let waker = Arc::clone(self.context.waker);
-        place.keep(&key(delivery), Subject::new(delivery.seq, location, waker));
+        let subject = Subject::new(delivery.seq, location, delivery.intent.replicas, waker);
+        place.keep(&key(delivery), subject);
     }
 
     /// Answers for what stands at the target.
@@ -252,7 +255,6 @@ impl<'a> Batch<'a> {
 
     fn ask(&self, place: &Place, delivery: &Delivery<'_>) -> Answer {
         let answer = place.answer(&key(delivery));
-        // Its namespace had to make room for others: the step brings it back.
         answer.unwrap_or_else(|| {
             let message =
                 format!("{} is not followed any more", self.site.location(delivery.intent));
@@ -264,7 +266,7 @@ impl<'a> Batch<'a> {
         Confirmation {
             location: self.site.location(delivery.intent),
             unchanged: written.unchanged,
-            further: written.receipt(None),
+            further: receipt(written, delivery.intent.replicas, None),
         }
     }
 

@@ -126,6 +126,14 @@ impl Watches {
         locked(&self.open).iter().filter_map(|place| place.inner.namespace.clone()).collect()
     }
 
+    /// The namespace's place if it is followed.
+    pub fn followed(&self, namespace: &str) -> Option<Arc<Place>> {
+        let is_its = |place: &&Arc<Place>| {
+            place.inner.namespace.as_deref().is_none_or(|followed| followed == namespace)
+        };
+        locked(&self.open).iter().find(is_its).cloned()
+    }
+
     /// The namespace's place, followed from now on.
     pub fn place(&self, namespace: &str) -> Arc<Place> {
         let wanted = (!self.whole_cluster).then(|| namespace.to_owned());

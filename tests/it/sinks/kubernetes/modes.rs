@@ -62,7 +62,8 @@ fn floor_raises_the_minimum_and_leaves_the_workload_to_the_autoscaler() {
 fn clamp_keeps_the_count_within_the_bounds() {
     let cluster = with_autoscaler();
     let mut sink = sink_at(&cluster, |it| it.hpa = HpaRule::Clamp);
-    done(&settled(&mut sink, &job("web", 9)));
+    let clamped = settled(&mut sink, &job("web", 9));
+    assert_eq!(done(&clamped).further["replicas"], 6, "not what was asked for");
     assert_eq!((floor_of(&cluster), replicas(&cluster, "web")), (json!(2), 6));
     assert!(done(&settled(&mut sink, &job("web", 9))).unchanged);
 }
