@@ -1,6 +1,8 @@
 //! A batch of the modes that scale: look at all, keep in the ledger what will be written, write.
 
 use std::cell::Cell;
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -56,6 +58,16 @@ impl<'a> Batch<'a> {
 
     /// One answer a delivery, in their order.
     pub async fn deliver(&self, batch: &[Delivery<'_>]) -> Result<Vec<Answer>, Fatal> {
+        let mut answers = Vec::with_capacity(batch.len());
+        let namespaces: Vec<&str> = batch.iter().map(|it| it.intent.namespace.as_str()).collect();
+        for wave in waves(&namespaces, self.watches.namespaces_max()) {
+            answers.extend(self.wave(&batch[wave]).await?);
+        }
+        Ok(answers)
+    }
+
+    /// Delivers to no more namespaces than can be followed at a time.
+    async fn wave(&self, batch: &[Delivery<'_>]) -> Result<Vec<Answer>, Fatal> {
         let at_a_time = self.site.settings.concurrency;
         let plans: Vec<Plan> = stream::iter(batch.iter().map(|delivery| self.look(delivery)))
             .buffered(at_a_time)
@@ -297,6 +309,21 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// The batch in parts that name so many namespaces at most.
+fn waves(namespaces: &[&str], namespaces_max: usize) -> Vec<Range<usize>> {
+    let (mut waves, mut from, mut named) = (Vec::new(), 0, HashSet::new());
+    for (at, namespace) in namespaces.iter().enumerate() {
+        if named.len() >= namespaces_max && !named.contains(namespace) {
+            waves.push(from..at);
+            from = at;
+            named.clear();
+        }
+        named.insert(*namespace);
+    }
+    waves.push(from..namespaces.len());
+    waves
+}
+
 /// The step that goes before a write.
 fn announced(
     (delivery, plan): (&Delivery<'_>, &Plan),
@@ -354,4 +381,21 @@ fn moved(hpa: &str) -> Fault {
 
 fn key(delivery: &Delivery<'_>) -> Key {
     (delivery.intent.namespace.clone(), delivery.intent.target.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_parted_where_it_names_more_namespaces_than_are_followed() {
+        let parted = |namespaces: &str, max| {
+            let namespaces: Vec<&str> = namespaces.split(' ').collect();
+            waves(&namespaces, max)
+        };
+        assert_eq!(parted("a b a b", 2), [0..4]);
+        assert_eq!(parted("a b a c b b", 2), [0..3, 3..6]);
+        assert_eq!(parted("a b c", 1), [0..1, 1..2, 2..3]);
+        assert_eq!(parted("a b c", usize::MAX), [0..3]);
+    }
 }

@@ -121,6 +121,11 @@ impl Watches {
         }
     }
 
+    /// Most namespaces that may be needed at a time.
+    pub fn namespaces_max(&self) -> usize {
+        if self.whole_cluster { usize::MAX } else { self.places_max }
+    }
+
     /// The namespaces that are followed; none where all are.
     pub fn namespaces(&self) -> Vec<String> {
         locked(&self.open).iter().filter_map(|place| place.inner.namespace.clone()).collect()
