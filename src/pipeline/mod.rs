@@ -298,7 +298,7 @@ enum ToLedger {
     Finish(Vec<process::Ending>),
     Progress(Vec<ledger::Progress>),
     /// Progress that somebody waits for.
-    Step(ledger::Progress, Sender<()>),
+    Steps(Vec<ledger::Progress>, Sender<()>),
     Archived(Vec<Seq>),
     /// `take` has ended.
     NoMoreAccepts,

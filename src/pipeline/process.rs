@@ -77,8 +77,10 @@ impl Stage {
         let mut stopping = false;
         let mut lost = false;
         loop {
+            // Before a sink is called again, which may write a newer step: the ledger takes them in order.
+            self.keep_progress(&mut desk);
             self.dispatch(&mut desk);
-            self.hand_on(&mut desk);
+            self.finish(&mut desk);
             // After a stop, what waits for a later time is left to the next start; a batch run, which
             // ends by itself, waits for it.
             if !open && (desk.is_empty() || (stopping && desk.is_resting())) {
@@ -135,11 +137,14 @@ impl Stage {
         }
     }
 
-    fn hand_on(&self, desk: &mut Desk) {
+    fn keep_progress(&self, desk: &mut Desk) {
         let progress = desk.take_progress();
         if !progress.is_empty() {
             let _ = self.to_ledger.send(ToLedger::Progress(progress));
         }
+    }
+
+    fn finish(&self, desk: &mut Desk) {
         let ended = desk.take_ended(now());
         if !ended.is_empty() {
             let endings = ended.into_iter().map(|ended| self.ending(ended)).collect();

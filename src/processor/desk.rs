@@ -4,6 +4,9 @@
 //! handed to any sink is never superseded; an intent ends once, when every sink has a final answer;
 //! its target stays busy until that end is committed, also when it was superseded.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +18,7 @@ use crate::processor::item::{Item, Job};
 use crate::processor::lane::{Answered, Capacity, Lane};
 use crate::retry;
 use crate::sequence::{Sequence, Waiting};
-use crate::sink::{Answer, Confirmation, Fault, Retry};
+use crate::sink::{Answer, Confirmation, Fault, Retry, Step};
 
 /// What the site's configuration says about delivering; swapped as a whole on a reload.
 #[derive(Clone, Debug)]
@@ -146,6 +149,9 @@ impl Desk {
     ) {
         let lane = answered.lane;
         self.lanes[lane].is_back();
+        for (seq, step) in answered.steps {
+            self.journalled(lane, seq, step);
+        }
         for (seq, answer) in answered.answers {
             self.settle(lane, seq, answer, settings, now, random());
             self.end_if_final(seq);
@@ -268,6 +274,14 @@ impl Desk {
             step,
             attempts,
             spent_ms: spent.as_millis() as u64,
+        }
+    }
+
+    /// Takes over a step that is in the ledger already, so that no older one is written over it.
+    fn journalled(&mut self, lane: usize, seq: Seq, newest: Step) {
+        let Some(flight) = self.flights.get_mut(&seq) else { return };
+        if let State::Underway { step, .. } = &mut flight.states[lane] {
+            *step = Some(newest.0);
         }
     }
 

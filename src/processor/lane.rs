@@ -1,13 +1,13 @@
 //! One sink's queue: what is ready for it, what waits for a time, what is out.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Instant;
 
 use crate::batch::Room;
 use crate::limits::GROUP_BYTES_MAX;
 use crate::model::Seq;
-use crate::sink::Answer;
+use crate::sink::{Answer, Step};
 
 /// The answers to one batch, in its order.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct Answered {
     /// The sink's place in the configuration.
     pub lane: usize,
     pub answers: Vec<(Seq, Answer)>,
+    /// What the sink has put into the journal meanwhile, by intent; the newest counts.
+    pub steps: HashMap<Seq, Step>,
 }
 
 /// What a sink can take.

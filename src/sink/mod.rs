@@ -128,14 +128,24 @@ pub struct Term<'a> {
     pub epoch: u64,
 }
 
-/// Keeps the step that a delivery has reached.
+/// Keeps the steps that deliveries have reached.
 pub trait Journal {
-    /// Returns once the step is durable.
+    /// Returns once all of these steps are durable; together they cost one commit. The last one that
+    /// is given for an intent is the one that holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal`] when they could not be made durable.
+    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal>;
+
+    /// [`Journal::record_all`] for one step.
     ///
     /// # Errors
     ///
     /// [`Fatal`] when it could not be made durable.
-    fn record(&self, seq: Seq, step: &Step) -> Result<(), Fatal>;
+    fn record(&self, seq: Seq, step: &Step) -> Result<(), Fatal> {
+        self.record_all(&[(seq, step.clone())])
+    }
 }
 
 /// A sink's own note of how far a delivery has come; opaque to everyone else.

@@ -110,8 +110,8 @@ impl Steps {
 }
 
 impl Journal for Steps {
-    fn record(&self, seq: Seq, step: &Step) -> Result<(), Fatal> {
-        self.0.lock().unwrap().push((seq, step.clone()));
+    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
+        self.0.lock().unwrap().extend_from_slice(steps);
         Ok(())
     }
 }
