@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 use similar::TextDiff;
 
@@ -14,7 +14,8 @@ use crate::compose::{Package, compose};
 use crate::config::{Loaded, SinkKind, SinkSettings};
 use crate::model::{Code, FileName, Intent};
 use crate::schema::render;
-use crate::sink::{Change, Comparison, Fault, git, package};
+use crate::sink::cluster::Clusters;
+use crate::sink::{Change, Comparison, Fault, git, package, porch};
 
 /// Lines around a change, as `diff -u` has them.
 const CONTEXT_LINES: usize = 3;
@@ -36,6 +37,7 @@ pub fn run(common: &Common, loaded: &Loaded, operands: &[PathBuf]) -> Result<Exi
     let config = &loaded.config;
     let rules = setup::rules(config)?;
     let settings = setup::settings(config)?;
+    let clusters = Clusters::new().context("start what calls API servers")?;
     let colour = io::stderr().is_terminal() && output::colours_are_welcome();
     let mut out = BufWriter::new(io::stdout().lock());
     let mut listed = output::List::new(common.output);
@@ -61,7 +63,7 @@ pub fn run(common: &Common, loaded: &Loaded, operands: &[PathBuf]) -> Result<Exi
             }
         };
         for sink in &config.sinks {
-            let told = tell(&file, sink, compare(sink, &intent, &package), &mut exits);
+            let told = tell(&file, sink, compare(sink, &clusters, &intent, &package), &mut exits);
             match common.output {
                 None | Some(Format::Table | Format::Wide | Format::Name) => {
                     print(&mut out, &told)?;
@@ -77,13 +79,17 @@ pub fn run(common: &Common, loaded: &Loaded, operands: &[PathBuf]) -> Result<Exi
 }
 
 /// Asks the sink, without a lock and without a trace.
-fn compare(sink: &SinkSettings, intent: &Intent, package: &Package) -> Result<Comparison, Fault> {
+fn compare(
+    sink: &SinkSettings,
+    clusters: &Clusters,
+    intent: &Intent,
+    package: &Package,
+) -> Result<Comparison, Fault> {
     match &sink.kind {
         SinkKind::Package { dir } => package::compare(dir, package),
         SinkKind::Git(settings) => git::compare(settings, intent, package),
-        SinkKind::Kubernetes(_) | SinkKind::Kubectl(_) | SinkKind::Porch(_) => {
-            Ok(Comparison::Unknown)
-        }
+        SinkKind::Porch(settings) => porch::compare(settings, clusters, intent, package),
+        SinkKind::Kubernetes(_) | SinkKind::Kubectl(_) => Ok(Comparison::Unknown),
         SinkKind::Stdout { .. } | SinkKind::Exec { .. } => Ok(Comparison::Unknown),
     }
 }

@@ -12,9 +12,11 @@ use crate::model::Record;
 use crate::pipeline::{Claimant, InboxOptions, Leadership, Live, Options, Source, Until};
 use crate::processor::Settings;
 use crate::schema::{NameRule, Schema};
+use crate::sink::cluster::Clusters;
 use crate::sink::exec::Exec;
 use crate::sink::git::Git;
 use crate::sink::package::Package;
+use crate::sink::porch::Porch;
 use crate::sink::stdout::Stdout;
 use crate::sink::{self, Sink};
 use crate::{compose, config, sys};
@@ -93,10 +95,12 @@ pub fn options(
 
 /// Everything that is needed to take the lead.
 pub fn claimant(config: &Config) -> Result<Claimant> {
+    let clusters = Clusters::new().context("start what calls API servers")?;
+    let open = |sink| open_sink(config, &clusters, sink);
     let claimant = Claimant {
         state_dir: config.state_dir.clone(),
         layout: config.layout.clone(),
-        sinks: config.sinks.iter().map(|sink| open_sink(config, sink)).collect::<Result<_>>()?,
+        sinks: config.sinks.iter().map(open).collect::<Result<_>>()?,
         accept_restored_ledger: config.accept_restored_ledger,
         allow_network_filesystem: config.allow_network_filesystem,
     };
@@ -104,7 +108,11 @@ pub fn claimant(config: &Config) -> Result<Claimant> {
     Ok(claimant)
 }
 
-fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> {
+fn open_sink(
+    config: &Config,
+    clusters: &Clusters,
+    settings: &SinkSettings,
+) -> Result<Box<dyn Sink>> {
     let name = settings.name.clone();
     let opened = || format!("open sink `{}`", settings.name);
     Ok(match &settings.kind {
@@ -126,6 +134,9 @@ fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> 
         }
         SinkKind::Kubernetes(_) => anyhow::bail!("kubernetes"),
         SinkKind::Kubectl(_) => anyhow::bail!("kubectl"),
-        SinkKind::Porch(_) => anyhow::bail!("porch"),
+        SinkKind::Porch(porch) => {
+            let porch = Porch::new(name, porch, clusters);
+            Box::new(porch.map_err(|error| refused(&opened(), error.into()))?)
+        }
     })
 }

@@ -9,6 +9,7 @@ pub mod exec;
 pub mod git;
 mod lock;
 pub mod package;
+pub mod porch;
 pub mod stdout;
 
 use std::collections::BTreeMap;
