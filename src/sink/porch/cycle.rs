@@ -238,6 +238,7 @@ impl<'a> Cycle<'a> {
                 self.deleted(revision);
             }
             Decision::Create { .. }
+            | Decision::Adopt { .. }
             | Decision::Write { .. }
             | Decision::Annotate { .. }
             | Decision::Propose { .. }
@@ -278,6 +279,11 @@ impl<'a> Cycle<'a> {
                 let texts = Texts::from(reply.object::<Resources>()?);
                 self.read(texts);
                 return Ok(());
+            }
+            Decision::Adopt { revision, source } => {
+                let mut body = json!({"metadata": self.wanted.marks(source.as_deref())});
+                body["metadata"]["resourceVersion"] = revision.version.as_str().into();
+                fault::step("porch.adopt", || line.patch(&site.revision(&revision.name), &body))?
             }
             Decision::Annotate { revision } => {
                 let mut body = json!({"metadata": {"resourceVersion": revision.version}});
@@ -432,6 +438,7 @@ fn deed(decision: &Decision, package: &str) -> String {
         Decision::Delete { revision } => format!("delete `{}`", revision.name),
         Decision::Create { .. } => format!("create a revision of package `{package}`"),
         Decision::Write { revision, .. } => format!("write the files of `{}`", revision.name),
+        Decision::Adopt { revision, .. } => format!("take up `{}`", revision.name),
         Decision::Annotate { revision } => format!("annotate `{}`", revision.name),
         Decision::Propose { revision } => format!("propose `{}`", revision.name),
         Decision::Approve { revision } => format!("approve `{}`", revision.name),

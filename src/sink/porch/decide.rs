@@ -56,6 +56,11 @@ pub enum Decision {
         revision: Box<Revision>,
         changes: Files,
     },
+    /// Puts our marks on what our creation has left without them.
+    Adopt {
+        revision: Box<Revision>,
+        source: Option<String>,
+    },
     /// Has Nephio's controller take over.
     Annotate {
         revision: Box<Revision>,
@@ -85,6 +90,7 @@ impl Decision {
                 if wanted.owns(revision) { Stage::Restart } else { Stage::Clear }
             }
             Decision::Create { .. } => Stage::Create,
+            Decision::Adopt { .. } => Stage::Adopt,
             Decision::Write { .. } => Stage::Write,
             Decision::Annotate { .. } => Stage::Annotate,
             Decision::Propose { .. } => Stage::Propose,
@@ -202,7 +208,12 @@ fn create(seen: &Seen, note: Option<&Note>, source: Option<String>) -> Decision 
 fn is_past_creation(step: Stage) -> bool {
     match step {
         Stage::Clear | Stage::Create | Stage::Restart => false,
-        Stage::Write | Stage::Annotate | Stage::Wait | Stage::Propose | Stage::Approve => true,
+        Stage::Adopt
+        | Stage::Write
+        | Stage::Annotate
+        | Stage::Wait
+        | Stage::Propose
+        | Stage::Approve => true,
     }
 }
 
@@ -217,7 +228,12 @@ fn remove(revision: &Revision) -> Decision {
 
 /// The intent's own revision is there.
 fn go_on(seen: &Seen, wanted: &Wanted<'_>, note: Option<&Note>, own: &Revision) -> Decision {
-    if !wanted.owns(own) {
+    let is_half = wanted.began(own, note);
+    if is_half && own.lifecycle < Lifecycle::Published {
+        let source = note.and_then(|note| note.source.clone());
+        return Decision::Adopt { revision: Box::new(own.clone()), source };
+    }
+    if !is_half && !wanted.owns(own) {
         return Decision::Refuse(Fault {
             code: Code::PackageConflict,
             message: format!("revision `{}` is not ours; remove it, then retry", own.name),

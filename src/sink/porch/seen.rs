@@ -23,6 +23,16 @@ pub struct Revision {
     pub digest: Option<String>,
     pub source: Option<String>,
     pub approval: Option<String>,
+    /// How it was made; it stands in git, and outlives a creation that was cut off half-way, unlike
+    /// labels and annotations.
+    pub origin: Option<Origin>,
+}
+
+/// The task that a revision was made by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    New { description: String },
+    Copy { source: String },
 }
 
 /// How far a revision is.
@@ -110,6 +120,8 @@ pub enum Stage {
     /// An earlier revision of ours is taken back or deleted; there is none of this intent yet.
     Clear,
     Create,
+    /// Our revision is given the labels and annotations that its creation left out.
+    Adopt,
     Write,
     Annotate,
     /// Nothing is written until its readiness gates are open.

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::decide::{Decision, decide};
-use super::seen::{Lifecycle, Look, Note, Revision, Seen, Stage, Texts};
+use super::seen::{Lifecycle, Look, Note, Origin, Revision, Seen, Stage, Texts};
 use super::wanted::{Content, Plan, Wanted, closed_gate};
 use crate::compose::edit::Files;
 use crate::compose::{Package, Settings, compose};
@@ -50,6 +50,7 @@ fn latest() -> Revision {
         digest: None,
         source: None,
         approval: None,
+        origin: None,
     }
 }
 
@@ -147,6 +148,7 @@ fn a_noted_write_is_looked_up_and_never_repeated_blindly() {
     let wanted = wanted(PorchPolicy::Approve);
     for step in [
         Stage::Create,
+        Stage::Adopt,
         Stage::Write,
         Stage::Annotate,
         Stage::Wait,
@@ -333,6 +335,32 @@ fn what_is_not_ours_is_refused_by_name() {
              that instead"
         );
     }
+}
+
+#[test]
+fn what_a_creation_that_was_cut_off_has_left_is_taken_up() {
+    let wanted = wanted(PorchPolicy::Approve);
+    let copy = |source: &str| Some(Origin::Copy { source: source.to_owned() });
+    let bare = |origin| Revision { intent: None, origin, ..ours(7, Lifecycle::Draft) };
+    let decided = |revision: &Revision, note: Option<&Note>| {
+        let seen = Seen { own: Look::Found(revision.clone()), ..Seen::default() };
+        decide(&seen, &wanted, note)
+    };
+    let kept = note(Stage::Create);
+    let half = bare(copy(SOURCE));
+    let adopt = Decision::Adopt { revision: Box::new(half.clone()), source: kept.source.clone() };
+    assert_eq!(decided(&half, Some(&kept)), adopt);
+    let first = Note { source: None, ..kept.clone() };
+    let description = "scaling of n/a (intent 7@x)".to_owned();
+    let half = bare(Some(Origin::New { description }));
+    let adopt = Decision::Adopt { revision: Box::new(half.clone()), source: None };
+    assert_eq!(decided(&half, Some(&first)), adopt);
+
+    refused(decided(&bare(copy("r.p.other")), Some(&kept)), Code::PackageConflict);
+    refused(decided(&bare(None), Some(&kept)), Code::PackageConflict);
+    refused(decided(&bare(copy(SOURCE)), None), Code::PackageConflict);
+    let marked = Revision { intent: Some("7@y".to_owned()), ..bare(copy(SOURCE)) };
+    refused(decided(&marked, Some(&kept)), Code::PackageConflict);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::compose::edit::{self, Files, Wish};
 use crate::compose::{self, INTENT_FILE, KPTFILE, Package};
 use crate::config::{PorchPolicy, PorchSettings};
 use crate::model::{Code, Digest, Intent, IntentType, Seq, TargetKey};
-use crate::sink::porch::seen::Revision;
+use crate::sink::porch::seen::{Note, Origin, Revision};
 use crate::sink::{Fault, Retry};
 
 /// Label that Porch keeps on the newest published revision of a package.
@@ -145,8 +145,19 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// The body of the request that makes the revision.
-    pub fn creation(&self, repository: &str, round: u32, source: Option<&str>) -> Value {
+    /// How the revision is made; it names the intent where there is a place for it.
+    fn origin(&self, source: Option<&str>) -> Origin {
+        match source {
+            Some(source) => Origin::Copy { source: source.to_owned() },
+            None => {
+                let (what, key, id) = (self.intent.intent_type, self.intent.key(), self.id());
+                Origin::New { description: format!("{what} of {key} (intent {id})") }
+            }
+        }
+    }
+
+    /// By what our revisions are found and told.
+    pub fn marks(&self, source: Option<&str>) -> Value {
         let mut annotations = json!({INTENT_ID: self.id(), DIGEST: self.digest()});
         if let Some(source) = source {
             annotations[SOURCE] = source.into();
@@ -154,16 +165,23 @@ impl<'a> Wanted<'a> {
         if let Some(id) = &self.intent.correlation_id {
             annotations[CORRELATION_ID] = id.as_str().into();
         }
-        let task = match source {
-            Some(source) => json!({"type": "edit", "edit": {"sourceRef": {"name": source}}}),
-            None => json!({"type": "init", "init": {
-                "description": format!("{} of {}", self.intent.intent_type, self.intent.key()),
-            }}),
+        json!({"labels": {TARGET: self.target()}, "annotations": annotations})
+    }
+
+    /// The body of the request that makes the revision.
+    pub fn creation(&self, repository: &str, round: u32, source: Option<&str>) -> Value {
+        let task = match self.origin(source) {
+            Origin::Copy { source } => {
+                json!({"type": "edit", "edit": {"sourceRef": {"name": source}}})
+            }
+            Origin::New { description } => {
+                json!({"type": "init", "init": {"description": description}})
+            }
         };
         json!({
             "apiVersion": "porch.kpt.dev/v1alpha1",
             "kind": "PackageRevision",
-            "metadata": {"labels": {TARGET: self.target()}, "annotations": annotations},
+            "metadata": self.marks(source),
             "spec": {
                 "packageName": self.package,
                 "repository": repository,
@@ -177,6 +195,13 @@ impl<'a> Wanted<'a> {
     /// Whether that revision was made for this very intent.
     pub fn owns(&self, revision: &Revision) -> bool {
         revision.intent.as_deref() == Some(self.id().as_str())
+    }
+
+    /// Whether that revision is what our own creation has left that was cut off half-way: under our
+    /// name, made the way that was noted, and without a mark of anybody's.
+    pub fn began(&self, revision: &Revision, note: Option<&Note>) -> bool {
+        let made = |note: &Note| self.origin(note.source.as_deref());
+        revision.intent.is_none() && revision.origin.is_some() && note.map(made) == revision.origin
     }
 
     /// Whether that revision was made for an earlier intent, or an earlier round of this one.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::sink::porch::seen::{Lifecycle, Revision, Texts};
+use crate::sink::porch::seen::{Lifecycle, Origin, Revision, Texts};
 use crate::sink::porch::wanted::{APPROVAL, DIGEST, INTENT_ID, LATEST, SOURCE};
 
 /// A PackageRevision as it comes.
@@ -52,6 +52,44 @@ struct RevisionSpec {
     /// A number; `"v3"` before Porch 1.4.
     #[serde(default)]
     revision: Value,
+    #[serde(default, deserialize_with = "null_is_default")]
+    tasks: Vec<Task>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Task {
+    #[serde(default)]
+    init: Option<Init>,
+    #[serde(default)]
+    edit: Option<Edit>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Init {
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Edit {
+    #[serde(default, deserialize_with = "null_is_default")]
+    source_ref: SourceRef,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct SourceRef {
+    #[serde(default)]
+    name: String,
+}
+
+impl Task {
+    fn origin(self) -> Option<Origin> {
+        let new = |Init { description }| Origin::New { description };
+        let copy = |edit: Edit| Origin::Copy { source: edit.source_ref.name };
+        self.init.map(new).or(self.edit.map(copy))
+    }
 }
 
 impl From<PackageRevision> for Revision {
@@ -70,6 +108,7 @@ impl From<PackageRevision> for Revision {
             digest: note(DIGEST),
             source: note(SOURCE),
             approval: note(APPROVAL),
+            origin: spec.tasks.into_iter().next().and_then(Task::origin),
             name: metadata.name,
             version: metadata.resource_version,
         }
