@@ -5,6 +5,7 @@ mod double;
 mod exec;
 mod git;
 mod package;
+mod porch;
 mod stdout;
 
 use std::cell::Cell;
