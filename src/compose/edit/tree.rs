@@ -80,9 +80,15 @@ pub fn documents(text: &str) -> Result<Vec<Node>, Error> {
 
 type Events<'a> = Parser<'a, granit_parser::StrInput<'a>>;
 
+/// The next event but for comments, which may stand anywhere and are no nodes.
 fn next<'a>(events: &mut Events<'a>) -> Result<(Event<'a>, Span), Error> {
-    let event = events.next_event().ok_or(Error::End)?;
-    event.map_err(|source| Error::Scan { source: source.into() })
+    loop {
+        let event = events.next_event().ok_or(Error::End)?;
+        match event.map_err(|source| Error::Scan { source: source.into() })? {
+            (Event::Comment(..), _) => {}
+            event => return Ok(event),
+        }
+    }
 }
 
 fn node<'a>(
