@@ -187,15 +187,10 @@ impl<'a> Cycle<'a> {
         let (line, site) = (self.line, self.line.site);
         match decision {
             Decision::ListOurs => {
-                let mut ours = Vec::new();
                 let labels = format!("{TARGET}={}", self.wanted.target());
-                for lifecycle in ["Draft", "Proposed"] {
-                    let fields = format!(
-                        "spec.packageName={},spec.lifecycle={lifecycle}",
-                        self.wanted.package
-                    );
-                    ours.extend(line.list(&labels, &fields)?);
-                }
+                // Published ones have a number, and are many.
+                let fields = format!("spec.packageName={},spec.revision=0", self.wanted.package);
+                let mut ours = line.list(&labels, &fields)?;
                 ours.retain(|revision| !revision.is_going);
                 self.seen.unpublished = Some(ours);
             }

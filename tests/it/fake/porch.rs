@@ -255,7 +255,11 @@ impl State {
             let fields = selectors("fieldSelector").filter(|it| !it.is_empty()).all(|field| {
                 let (path, value) = field.split_once('=').expect("a field selector");
                 let pointer = format!("/{}", path.replace('.', "/"));
-                object.pointer(&pointer).and_then(Value::as_str) == Some(value)
+                match object.pointer(&pointer) {
+                    Some(Value::String(text)) => text == value,
+                    Some(other) => other.to_string() == value,
+                    None => field == "spec.revision=0",
+                }
             });
             let labels = selectors("labelSelector").filter(|it| !it.is_empty()).all(|label| {
                 let (name, value) = label.split_once('=').expect("a label selector");
@@ -539,8 +543,8 @@ impl State {
         let given = body["metadata"]["resourceVersion"].as_str();
         (given.is_some() && given != Some(&revision.version.to_string())).then(|| {
             internal(&format!(
-                "Operation cannot be fulfilled on packagerevisions.porch.kpt.dev {name:?}: the object \
-                 has been modified; please apply your changes to the latest version and try again"
+                "Operation cannot be fulfilled on {resource}.{GROUP} {name:?}: the object has been \
+                 modified; please apply your changes to the latest version and try again"
             ))
         })
     }
