@@ -12,7 +12,7 @@ use crate::model::{Code, Seq};
 use crate::sink::cluster::{Call, Cluster, Content, Reply, Trouble};
 use crate::sink::porch::decide::{Decision, decide};
 use crate::sink::porch::refusal::{self, Meaning};
-use crate::sink::porch::seen::{Look, Note, Revision, Seen, Stage, Texts};
+use crate::sink::porch::seen::{Lifecycle, Look, Note, Revision, Seen, Stage, Texts};
 use crate::sink::porch::site::Site;
 use crate::sink::porch::wanted::{APPROVAL, LATEST, TARGET, Wanted};
 use crate::sink::porch::wire::{PackageRevision, PackageRevisions, Resources};
@@ -188,10 +188,15 @@ impl<'a> Cycle<'a> {
         match decision {
             Decision::ListOurs => {
                 let labels = format!("{TARGET}={}", self.wanted.target());
-                // Published ones have a number, and are many.
-                let fields = format!("spec.packageName={},spec.revision=0", self.wanted.package);
-                let mut ours = line.list(&labels, &fields)?;
-                ours.retain(|revision| !revision.is_going);
+                let mut ours = Vec::new();
+                // Two questions, since `spec.revision=0` selects published ones as well.
+                for lifecycle in [Lifecycle::Draft, Lifecycle::Proposed] {
+                    let (package, lifecycle) = (self.wanted.package, lifecycle.as_str());
+                    let fields = format!("spec.packageName={package},spec.lifecycle={lifecycle}");
+                    ours.extend(line.list(&labels, &fields)?);
+                }
+                // Whatever was selected: what is published is never taken back.
+                ours.retain(|it| !it.is_going && it.lifecycle < Lifecycle::Published);
                 self.seen.unpublished = Some(ours);
             }
             Decision::FindLatest => self.seen.latest = line.latest(self.wanted.package)?,

@@ -257,8 +257,10 @@ impl State {
                 let pointer = format!("/{}", path.replace('.', "/"));
                 match object.pointer(&pointer) {
                     Some(Value::String(text)) => text == value,
+                    // As if nothing had been asked for.
+                    _ if field == "spec.revision=0" => true,
                     Some(other) => other.to_string() == value,
-                    None => field == "spec.revision=0",
+                    None => false,
                 }
             });
             let labels = selectors("labelSelector").filter(|it| !it.is_empty()).all(|label| {

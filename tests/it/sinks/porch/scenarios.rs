@@ -179,7 +179,9 @@ fn list() -> Vec<(&'static str, &'static str, Value)> {
     let latest = "packagerevisions?labelSelector=kpt.dev/latest-revision%3Dtrue&fieldSelector=\
                   spec.repository%3Dpackages,spec.packageName%3Dp";
     let drafts = "packagerevisions?labelSelector=intentd/target%3Dt&fieldSelector=\
-                  spec.repository%3Dpackages,spec.packageName%3Dp,spec.revision%3D0";
+                  spec.repository%3Dpackages,spec.packageName%3Dp,spec.lifecycle%3DDraft";
+    let numberless = "packagerevisions?labelSelector=intentd/target%3Dt&fieldSelector=\
+                      spec.repository%3Dpackages,spec.packageName%3Dp,spec.revision%3D0";
     let none = Value::Null;
     vec![
         ("GET", "packagerevisions/packages.p.one", none.clone()),
@@ -207,6 +209,7 @@ fn list() -> Vec<(&'static str, &'static str, Value)> {
         ("POST", "packagerevisions", revision("two", "packages", edit("packages.p.none"))),
         ("POST", "packagerevisions", revision("two", "packages", edit("packages.p.one"))),
         ("GET", drafts, none.clone()),
+        ("GET", numberless, none.clone()),
         ("DELETE", "packagerevisions/packages.p.two", none.clone()),
         ("GET", "packagerevisions/packages.p.two", none.clone()),
         ("DELETE", "packagerevisions/packages.p.two", none.clone()),
