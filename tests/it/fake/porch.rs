@@ -256,10 +256,9 @@ impl State {
                 let (path, value) = field.split_once('=').expect("a field selector");
                 let pointer = format!("/{}", path.replace('.', "/"));
                 match object.pointer(&pointer) {
-                    Some(Value::String(text)) => text == value,
                     // As if nothing had been asked for.
                     _ if field == "spec.revision=0" => true,
-                    Some(other) => other.to_string() == value,
+                    Some(other) => other.as_str() == Some(value),
                     None => false,
                 }
             });
