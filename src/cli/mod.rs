@@ -2,6 +2,7 @@
 
 mod args;
 mod batch;
+mod check;
 mod diff;
 mod exit;
 mod history;
@@ -68,8 +69,9 @@ fn dispatch(cli: Cli) -> Result<Exit> {
             let which = if parked { retry::Which::Parked } else { retry::Which::Named(seqs) };
             retry::run(&common, &load(&overrides)?, &which, timeout)
         }
+        Command::Check => check::run(common.output, &load(&overrides)?),
         Command::Schema { which } => schema(which),
-        Command::Config { command: ConfigCommand::Check } => check(&load(&overrides)?),
+        Command::Config { command: ConfigCommand::Check } => check_config(&load(&overrides)?),
         Command::Config { command: ConfigCommand::Show { origin } } => {
             print(&load(&overrides)?.show(origin))
         }
@@ -93,7 +95,7 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Loaded> {
     Ok(config::load(overrides, &environment, rustix::process::geteuid().is_root())?)
 }
 
-fn check(loaded: &Loaded) -> Result<Exit> {
+fn check_config(loaded: &Loaded) -> Result<Exit> {
     for warning in &loaded.warnings {
         let _ = writeln!(io::stderr(), "intentd: {warning}");
     }
@@ -109,6 +111,7 @@ fn schema(which: SchemaName) -> Result<Exit> {
             let text = serde_json::to_string_pretty(&config::schema())?;
             print(&format!("{text}\n"))
         }
+        SchemaName::Crd => print(&crate::sink::kubernetes::crd()?),
     }
 }
 

@@ -12,9 +12,13 @@ use crate::model::Record;
 use crate::pipeline::{Claimant, InboxOptions, Leadership, Live, Options, Source, Until};
 use crate::processor::Settings;
 use crate::schema::{NameRule, Schema};
+use crate::sink::cluster::Clusters;
 use crate::sink::exec::Exec;
 use crate::sink::git::Git;
+use crate::sink::kubectl::Kubectl;
+use crate::sink::kubernetes::Kubernetes;
 use crate::sink::package::Package;
+use crate::sink::porch::Porch;
 use crate::sink::stdout::Stdout;
 use crate::sink::{self, Sink};
 use crate::{compose, config, sys};
@@ -105,10 +109,12 @@ pub fn options(
 
 /// Everything that is needed to take the lead.
 pub fn claimant(config: &Config) -> Result<Claimant> {
+    let mut clusters = None;
+    let mut open = |sink| open_sink(config, sink, &mut clusters);
     let claimant = Claimant {
         state_dir: config.state_dir.clone(),
         layout: config.layout.clone(),
-        sinks: config.sinks.iter().map(|sink| open_sink(config, sink)).collect::<Result<_>>()?,
+        sinks: config.sinks.iter().map(&mut open).collect::<Result<_>>()?,
         accept_restored_ledger: config.accept_restored_ledger,
         allow_network_filesystem: config.allow_network_filesystem,
     };
@@ -116,7 +122,20 @@ pub fn claimant(config: &Config) -> Result<Claimant> {
     Ok(claimant)
 }
 
-fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> {
+/// The clusters of the process, started when the first sink asks for one.
+pub fn clusters(clusters: &mut Option<Clusters>) -> Result<&Clusters> {
+    if clusters.is_none() {
+        *clusters = Some(Clusters::new().context("start the threads that call API servers")?);
+    }
+    Ok(clusters.as_ref().expect("they were just started"))
+}
+
+/// Opens a sink as a start would.
+pub fn open_sink(
+    config: &Config,
+    settings: &SinkSettings,
+    clusters: &mut Option<Clusters>,
+) -> Result<Box<dyn Sink>> {
     let name = settings.name.clone();
     let opened = || format!("open sink `{}`", settings.name);
     Ok(match &settings.kind {
@@ -136,8 +155,20 @@ fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> 
             let dir = config.state_dir.join("git").join(&settings.name);
             Box::new(Git::new(name, git, &dir).map_err(|error| refused(&opened(), error.into()))?)
         }
-        SinkKind::Kubernetes(_) => anyhow::bail!("kubernetes"),
-        SinkKind::Kubectl(_) => anyhow::bail!("kubectl"),
-        SinkKind::Porch(_) => anyhow::bail!("porch"),
+        SinkKind::Kubernetes(kubernetes) => {
+            let clusters = self::clusters(clusters).with_context(opened)?;
+            let cluster = clusters.at(kubernetes.access.clone());
+            Box::new(Kubernetes::new(name, kubernetes, cluster))
+        }
+        SinkKind::Kubectl(kubectl) => {
+            let cache = config.state_dir.join("kubectl").join(&settings.name);
+            let kubectl = Kubectl::new(name, kubectl, Some(cache));
+            Box::new(kubectl.map_err(|error| refused(&opened(), error.into()))?)
+        }
+        SinkKind::Porch(porch) => {
+            let clusters = self::clusters(clusters).with_context(opened)?;
+            let porch = Porch::new(name, porch, clusters);
+            Box::new(porch.map_err(|error| refused(&opened(), error.into()))?)
+        }
     })
 }

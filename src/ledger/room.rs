@@ -6,7 +6,8 @@
 //! load the journal's share is small, and writing everything twice is not worth it.
 //!
 //! Invariant: only bytes past the end of the log's file are written, and only while the ledger's
-//! write lock is held, so that no commit of anybody can be there. SQLite takes zeros for no commit.
+//! write lock is held, so that no commit of anybody can be there. SQLite takes zeros for no commit, and
+//! so does `wal`, wherever a power cut has left them to end.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};

@@ -51,7 +51,7 @@ impl Stage {
     /// Delivers batch after batch until the desk hangs up.
     pub fn run(mut self, batches: &Receiver<Vec<Job>>, beat: &Beat) -> Result<(), Error> {
         let (lane, wakes) = (self.lane, self.answers.clone());
-        let waker: Waker = Box::new(move |seq| {
+        let waker: Waker = Arc::new(move |seq| {
             let _ = wakes.try_send(Message::Wake { lane, seq });
         });
         while let Ok(jobs) = beat.idle(|| batches.recv()) {

@@ -7,14 +7,19 @@ mod child;
 pub mod cluster;
 pub mod exec;
 pub mod git;
+pub mod kubectl;
+pub mod kubernetes;
 mod lock;
 pub mod package;
+pub mod porch;
 pub mod stdout;
+pub mod workload;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::compose::Package;
@@ -152,8 +157,8 @@ pub trait Journal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step(pub String);
 
-/// Asks for a pending delivery to be looked at again now.
-pub type Waker = Box<dyn Fn(Seq) + Send + Sync>;
+/// Asks for a pending delivery to be looked at again now; a clone of it may outlive the call.
+pub type Waker = Arc<dyn Fn(Seq) + Send + Sync>;
 
 /// An exclusive hold on a target, let go on drop.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 mod batch;
 mod cases;
+mod check;
 mod cli;
 mod compose;
 mod config;

@@ -101,7 +101,7 @@ fn a_pending_delivery_resumes_from_its_journalled_step_in_a_new_process() {
     let published = sink.published.clone();
     let mut job = job("a", 3);
     let journal = Steps::default();
-    let waker: Waker = Box::new(|_| {});
+    let waker: Waker = Arc::new(|_| {});
     let fence = Fencing::holds();
     let deadline = Instant::now() + PATIENCE;
     let context = Context { fence: &fence, journal: &journal, waker: &waker, deadline };
@@ -131,7 +131,7 @@ fn a_pending_delivery_resumes_from_its_journalled_step_in_a_new_process() {
 #[test]
 fn a_sink_wakes_a_pending_delivery_from_a_thread_of_its_own() {
     let (sender, receiver) = bounded(1);
-    let waker: Waker = Box::new(move |seq| sender.send(seq).unwrap());
+    let waker: Waker = Arc::new(move |seq| sender.send(seq).unwrap());
     thread::scope(|scope| {
         scope.spawn(|| waker(Seq(7)));
     });

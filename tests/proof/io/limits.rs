@@ -43,7 +43,7 @@ fn under(plan: &Plan, count: usize) -> Tally {
 /// B12: syncs take long, and nobody gives up on them.
 pub fn slow_syncs(options: &Options) -> Tally {
     let count = if options.full { 600 } else { 30 };
-    under(&Plan::inject("fsync,syncfs", "delay_enter=100000", "1+"), count)
+    under(&Plan::inject("fsync,fdatasync,syncfs", "delay_enter=100000", "1+"), count)
 }
 
 /// B13: interruptions have no effect. A sync is left out: whatever it says but yes is a failure.

@@ -214,7 +214,7 @@ fn call(line: &str) -> Option<(&str, &str)> {
 
 /// What a line shows to be synced: `syncfs(5</a/b>)` gives `syncfs(5</a/b>`.
 fn synced(line: &str) -> Option<&str> {
-    let start = line.find("fsync(").or_else(|| line.find("syncfs("))?;
+    let start = ["fsync(", "fdatasync(", "syncfs("].iter().find_map(|call| line.find(call))?;
     let end = start + line[start..].find('>')?;
     Some(&line[start..=end])
 }

@@ -196,6 +196,7 @@ pub fn interrupted(options: &Options) -> Tally {
         "openat",
         "openat2",
         "fsync",
+        "fdatasync",
         "syncfs",
         "flock",
         "ftruncate",
