@@ -400,8 +400,10 @@ impl<'a> Cycle<'a> {
         Ok(())
     }
 
-    /// What was read of ours may be old.
+    /// What was read may be old: also what is published, since a proposal of ours that has moved may
+    /// be just that now.
     fn look_anew(&mut self) {
+        (self.seen.latest, self.seen.latest_files) = (Look::Unknown, None);
         (self.seen.own, self.seen.own_files) = (Look::Unknown, None);
         (self.seen.unpublished, self.seen.candidate) = (None, None);
         (self.seen.is_source_latest, self.seen.has_written) = (None, false);

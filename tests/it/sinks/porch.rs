@@ -2,6 +2,7 @@
 
 mod crash;
 mod editing;
+mod meanwhile;
 mod scenarios;
 mod tables;
 

@@ -1,0 +1,23 @@
+//! What people and other programs do to a package while it is delivered to.
+
+use super::*;
+
+#[test]
+fn a_proposal_that_is_approved_while_it_is_taken_back_is_not_taken_for_the_older_one() {
+    let bench = Bench::new();
+    done(&deliver_one(&mut bench.approving(), &numbered(1, "web", 3)));
+    let mut propose = bench.sink(&bench.settings(PorchPolicy::Propose));
+    done(&deliver_one(&mut propose, &numbered(2, "web", 5)));
+    // Back to 3, which is published until a person approves the 5.
+    bench.porch.next("withdraw", Mishap::Approved);
+    let answer = deliver_one(&mut propose, &numbered(3, "web", 3));
+    assert_eq!(confirmed(&answer), "packages.scale-ran-a-web.i-3-e3b0c442 Proposed");
+    assert_eq!(
+        bench.porch.revisions(),
+        [
+            "packages.scale-ran-a-web.i-1-e3b0c442 Published 1",
+            "packages.scale-ran-a-web.i-2-e3b0c442 Published 2",
+            "packages.scale-ran-a-web.i-3-e3b0c442 Proposed",
+        ]
+    );
+}
