@@ -21,3 +21,16 @@ fn a_proposal_that_is_approved_while_it_is_taken_back_is_not_taken_for_the_older
         ]
     );
 }
+
+#[test]
+fn a_draft_of_ours_that_a_person_publishes_before_it_is_written_is_not_taken_for_the_intent() {
+    let bench = Bench::new();
+    let mut sink = bench.approving();
+    done(&deliver_one(&mut sink, &numbered(1, "web", 3)));
+    bench.porch.next("write", Mishap::PublishedAsItIs);
+    let answer = deliver_one(&mut sink, &numbered(2, "web", 5));
+    let name = "packages.scale-ran-a-web.i-2-e3b0c442-1";
+    assert_eq!(confirmed(&answer), format!("{name} Published 3"));
+    let deployment = bench.porch.file(name, "deployment.yaml").unwrap();
+    assert!(deployment.contains("replicas: 5"), "{deployment}");
+}
