@@ -295,7 +295,11 @@ impl<'a> Cycle<'a> {
                 if let Some(approval) = self.wanted.approval {
                     body["metadata"]["annotations"] = json!({APPROVAL: approval});
                 }
-                fault::step("porch.propose", || line.patch(&site.revision(&revision.name), &body))?
+                let path = site.revision(&revision.name);
+                let reply = fault::step("porch.propose", || line.patch(&path, &body))?;
+                // That took Porch a while: before it is published it is looked again.
+                self.seen.is_source_latest = None;
+                reply
             }
             Decision::Approve { revision } => {
                 let body = lifecycle(revision, "Published");

@@ -34,3 +34,21 @@ fn a_draft_of_ours_that_a_person_publishes_before_it_is_written_is_not_taken_for
     let deployment = bench.porch.file(name, "deployment.yaml").unwrap();
     assert!(deployment.contains("replicas: 5"), "{deployment}");
 }
+
+#[test]
+fn what_is_published_between_our_proposal_and_our_approval_is_not_undone() {
+    let bench = Bench::new();
+    let mut sink = bench.approving();
+    done(&deliver_one(&mut sink, &numbered(1, "web", 3)));
+    bench.porch.next("propose", Mishap::Overtaken);
+    let answer = deliver_one(&mut sink, &numbered(2, "web", 4));
+    assert_eq!(confirmed(&answer), "packages.scale-ran-a-web.i-2-e3b0c442 Published 3");
+    let sources: Vec<String> = bench
+        .cluster
+        .requests()
+        .iter()
+        .filter(|request| request.method == "POST")
+        .map(|request| request.json()["spec"]["tasks"][0]["edit"]["sourceRef"]["name"].to_string())
+        .collect();
+    assert_eq!(sources[2..], ["\"packages.scale-ran-a-web.v2\""], "{sources:?}");
+}
