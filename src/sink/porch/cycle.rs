@@ -118,7 +118,7 @@ impl<'a> Cycle<'a> {
     }
 
     /// Goes on until there is an answer.
-    pub fn run(mut self) -> Result<Answer, Fatal> {
+    pub fn run(&mut self) -> Result<Answer, Fatal> {
         for _ in 0..REQUESTS_MAX {
             if Instant::now() >= self.line.deadline {
                 break;
@@ -148,6 +148,11 @@ impl<'a> Cycle<'a> {
             ),
             retry: Retry::Later,
         }))
+    }
+
+    /// Whether nothing has gone wrong: then no other revision of this intent can turn up again.
+    pub fn is_smooth(&self) -> bool {
+        self.looks == 0 && !self.seen.is_lost && self.note.as_ref().is_none_or(|it| it.round == 0)
     }
 
     /// Keeps what is about to happen.

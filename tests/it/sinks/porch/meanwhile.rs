@@ -52,3 +52,20 @@ fn what_is_published_between_our_proposal_and_our_approval_is_not_undone() {
         .collect();
     assert_eq!(sources[2..], ["\"packages.scale-ran-a-web.v2\""], "{sources:?}");
 }
+
+#[test]
+fn a_draft_that_the_server_has_lost_is_looked_for_by_the_next_intent() {
+    let bench = Bench::new();
+    let mut sink = bench.approving();
+    let lists = |bench: &Bench| {
+        bench.requests().iter().filter(|line| line.contains("labelSelector=intentd/target")).count()
+    };
+    done(&deliver_one(&mut sink, &numbered(1, "web", 3)));
+    bench.porch.next("create", Mishap::LosesCreated);
+    done(&deliver_one(&mut sink, &numbered(2, "web", 4)));
+    bench.requests();
+    done(&deliver_one(&mut sink, &numbered(3, "web", 5)));
+    assert_eq!(lists(&bench), 2, "drafts, and proposals: it may have come back");
+    done(&deliver_one(&mut sink, &numbered(4, "web", 6)));
+    assert_eq!(lists(&bench), 0, "nothing was left");
+}
