@@ -130,7 +130,7 @@ fn begin(seen: &Seen, wanted: &Wanted<'_>, note: Option<&Note>) -> Decision {
     if let Some(latest) = latest
         && let Some(owner) = &latest.owner
     {
-        return owned(wanted, owner);
+        return Decision::Refuse(owned(wanted, owner));
     }
     let candidate = candidate(ours, wanted, latest);
     if let Some(candidate) = candidate {
@@ -242,7 +242,7 @@ fn go_on(seen: &Seen, wanted: &Wanted<'_>, note: Option<&Note>, own: &Revision) 
         });
     }
     if let Some(owner) = &own.owner {
-        return owned(wanted, owner);
+        return Decision::Refuse(owned(wanted, owner));
     }
     let step = note.map(|note| note.step);
     // Only what was as wanted is ever proposed by us, and what is proposed cannot be written to.
@@ -337,13 +337,14 @@ fn handed_over(wanted: &Wanted<'_>, own: &Revision) -> Decision {
     }
 }
 
-fn owned(wanted: &Wanted<'_>, owner: &str) -> Decision {
-    Decision::Refuse(Fault {
+/// What an owner that makes the package itself is to a change of ours.
+pub fn owned(wanted: &Wanted<'_>, owner: &str) -> Fault {
+    Fault {
         code: Code::PackageConflict,
         message: format!(
             "package `{}` is made by the {owner}, which would undo the change; change that instead",
             wanted.package
         ),
         retry: Retry::Never,
-    })
+    }
 }

@@ -1,5 +1,7 @@
 //! What people and other programs do to a package while it is delivered to.
 
+use intentd::sink::porch::compare;
+
 use super::*;
 
 #[test]
@@ -68,4 +70,20 @@ fn a_draft_that_the_server_has_lost_is_looked_for_by_the_next_intent() {
     assert_eq!(lists(&bench), 2, "drafts, and proposals: it may have come back");
     done(&deliver_one(&mut sink, &numbered(4, "web", 6)));
     assert_eq!(lists(&bench), 0, "nothing was left");
+}
+
+#[test]
+fn a_comparison_tells_of_the_owner_that_a_delivery_would_meet() {
+    let bench = Bench::new();
+    let settings = bench.settings(PorchPolicy::Approve);
+    done(&deliver_one(&mut bench.sink(&settings), &numbered(1, "web", 3)));
+    bench.porch.mark(
+        "packages.scale-ran-a-web.i-1-e3b0c442",
+        json!({"ownerReferences": [{"kind": "PackageVariant", "name": "v"}]}),
+    );
+    let job = numbered(2, "web", 4);
+    let compared = compare(&settings, &bench.clusters, &job.intent, &job.package);
+    let fault = compared.expect_err("a delivery is refused");
+    assert_eq!((fault.code, fault.retry), (Code::PackageConflict, Retry::Never));
+    assert!(fault.message.contains("is made by the PackageVariant `v`"), "{}", fault.message);
 }
