@@ -370,3 +370,34 @@ fn a_retried_document_of_an_older_leader_is_no_stray_however_often_the_inbox_is_
         assert_eq!(site.names("work"), Vec::<String>::new());
     }
 }
+
+#[test]
+fn what_a_sink_confirmed_is_delivered_again_where_a_newer_parked_intent_has_been_since() {
+    let site = Site::new();
+    let (works, effects) = (site.root().join("works"), site.root().join("effects"));
+    // The first sink has an effect and fails all the same for 5; the second one fails until mended.
+    let first = format!("cat \"$0\" >>{effects:?}; ! grep -q '\"replicas\":5' \"$0\"");
+    let second = format!("test -e {works:?}");
+    let of = |script: &str| json!(["sh", "-c", script, "{intent}"]);
+    site.configure(&format!(
+        "sink = [\"first\", \"second\"]\n[retry]\nbudget = \"0s\"\n\
+         [sinks.first]\ntype = \"exec\"\ncommand = {}\n\
+         [sinks.second]\ntype = \"exec\"\ncommand = {}\n",
+        of(&first),
+        of(&second)
+    ));
+    for replicas in [3, 5] {
+        site.drop_file(&format!("intent-{replicas}.json"), &scaling("web", replicas));
+        assert_eq!(site.run(&["batch", "-q"]).code, Some(1));
+    }
+    std::fs::write(&works, "").unwrap();
+    retried(&site, &["1"], 0, "intent 1: pending again (was parked: COMMAND_FAILED)\n");
+    assert_eq!(site.run(&["batch", "-q"]).code, Some(0));
+    let effects = std::fs::read_to_string(&effects).unwrap();
+    let replicas: Vec<u64> = serde_json::Deserializer::from_str(&effects)
+        .into_iter::<Value>()
+        .map(|intent| intent.unwrap()["replicas"].as_u64().unwrap())
+        .collect();
+    assert_eq!(replicas, [3, 5, 3], "delivered means that it is there now");
+    assert_eq!(site.history()[0]["outcome"], "delivered");
+}
