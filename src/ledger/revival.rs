@@ -1,7 +1,8 @@
 //! Taking the outcome of a parked intent back: when that is right, and how it is written.
 //!
 //! The row of `outcomes` moves to `earlier`, where `history` goes on to show it; the intent is open
-//! again, with the receipts of the sinks that had confirmed and nothing else kept of its deliveries.
+//! again, with the receipts of the sinks that had confirmed and nothing else kept of its deliveries;
+//! a receipt is not kept where a newer intent, parked since, may have undone what it confirms.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,7 @@ use crate::ledger::census::Census;
 use crate::ledger::entry::{OpenIntent, Progress};
 use crate::ledger::row::{self, json, parsed, sum};
 use crate::ledger::{Error, delivery, failed};
-use crate::model::{Code, Earlier, Outcome, Retried, Seq, TargetKey, Timestamp};
+use crate::model::{Code, Earlier, Outcome, Receipt, Retried, Seq, TargetKey, Timestamp};
 
 /// What came of a request.
 #[derive(Debug, Default)]
@@ -90,6 +91,7 @@ pub fn revive(
     let mut census = Census::read(connection)?;
     census.commits += 1;
     let mut pending = newest_pending(connection)?;
+    let tried = newest_tried(connection, seqs)?;
     let mut revival = Revival::default();
     let mut seqs = seqs.to_vec();
     seqs.sort_unstable();
@@ -113,7 +115,12 @@ pub fn revive(
             (Decision::NotYet, _) => return Ok(None),
             (Decision::Done(code), _) => code,
             (Decision::Retry, Some(found)) => {
-                let (intent, earlier) = take_back(connection, found.intent, request, at)?;
+                let is_undone = |sink: &str| {
+                    let at_sink = key.as_ref().and_then(|key| tried.get(key)?.get(sink));
+                    at_sink.is_some_and(|newest| *newest > seq)
+                };
+                let (intent, earlier) =
+                    take_back(connection, found.intent, request, at, is_undone)?;
                 census.revived(seq, intent.progress.len());
                 pending.extend(key.map(|key| (key, seq)));
                 revival.revived.push(intent);
@@ -185,6 +192,34 @@ fn newest_pending(connection: &Connection) -> Result<HashMap<TargetKey, Seq>, Er
     Ok(pending)
 }
 
+/// The newest parked intent of each target that was tried at each sink, among those that are newer than
+/// the oldest of `seqs`.
+fn newest_tried(
+    connection: &Connection,
+    seqs: &[Seq],
+) -> Result<HashMap<TargetKey, HashMap<String, Seq>>, Error> {
+    let step = failed("look for newer intents");
+    let mut tried: HashMap<TargetKey, HashMap<String, Seq>> = HashMap::new();
+    let oldest = seqs.iter().min().and_then(|seq| i64::try_from(seq.0).ok());
+    let Some(oldest) = oldest else { return Ok(tried) };
+    let query = format!(
+        "SELECT {}, {} FROM outcomes AS o JOIN intents AS i ON i.seq = o.seq \
+         WHERE o.seq > ?1 AND o.outcome = 'parked' ORDER BY o.seq",
+        row::INTENT_COLUMNS,
+        row::OUTCOME_COLUMNS
+    );
+    let mut statement = connection.prepare_cached(&query).map_err(&step)?;
+    let mut rows = statement.query([oldest]).map_err(&step)?;
+    while let Some(found) = rows.next().map_err(&step)? {
+        let OpenIntent { record, finished, .. } = row::read_intent(found)?;
+        let Some(intent) = record.intent else { continue };
+        let sinks = tried.entry(intent.key()).or_default();
+        let receipts = finished.into_iter().flat_map(|finished| finished.receipts);
+        sinks.extend(receipts.map(|receipt| (receipt.sink, record.seq)));
+    }
+    Ok(tried)
+}
+
 fn newer(
     connection: &Connection,
     pending: &HashMap<TargetKey, Seq>,
@@ -199,13 +234,14 @@ fn newer(
     Ok(delivered.filter(|newest| *newest > seq).map(Newer::Delivered))
 }
 
-/// Moves the outcome to `earlier` and opens the intent again. What confirmed sinks have said is kept;
-/// attempts and budgets of the others begin anew.
+/// Moves the outcome to `earlier` and opens the intent again. What confirmed sinks have said is kept,
+/// but for those where `is_undone`; attempts and budgets of the others begin anew.
 fn take_back(
     connection: &Connection,
     mut intent: OpenIntent,
     request: &str,
     retried_at: Timestamp,
+    is_undone: impl Fn(&str) -> bool,
 ) -> Result<(OpenIntent, Code), Error> {
     let step = failed("retry");
     let seq = intent.record.seq;
@@ -226,7 +262,8 @@ fn take_back(
     };
     execute("DELETE FROM outcomes WHERE seq = ?1").map_err(&step)?;
     execute("INSERT INTO open (seq) VALUES (?1)").map_err(&step)?;
-    let confirmed = earlier.receipts.iter().filter(|receipt| receipt.code.is_none());
+    let stands = |receipt: &&Receipt| receipt.code.is_none() && !is_undone(&receipt.sink);
+    let confirmed = earlier.receipts.iter().filter(stands);
     let progress = confirmed.map(|receipt| Progress {
         seq,
         sink: receipt.sink.clone(),
