@@ -195,7 +195,13 @@ impl Desk {
         for (seq, step) in answered.steps {
             self.journalled(lane, seq, step);
         }
-        for (seq, answer) in answered.answers {
+        for (seq, mut answer) in answered.answers {
+            let woken = self.lanes[lane].returned(seq);
+            if let Answer::Pending { again, .. } = &mut answer
+                && woken
+            {
+                *again = Duration::ZERO;
+            }
             self.count(lane, &answer, settings, now);
             self.settle(lane, seq, answer, settings, now, random());
             self.end_if_final(seq);

@@ -224,6 +224,31 @@ fn a_dead_target_is_tried_by_one_intent_after_the_other_and_all_follow_in_order(
     assert!(bench.desk.is_empty());
 }
 
+fn pending(step: &str) -> Answer {
+    Answer::Pending { step: Step(step.to_owned()), again: Duration::from_secs(30) }
+}
+
+#[test]
+fn a_wake_is_heeded_whether_its_delivery_waits_or_is_out() {
+    let mut bench = Bench::new(&["slow"]);
+    let seq = bench.admit("web");
+    assert_eq!(bench.exchange(0, 0, &pending("a")), [1]);
+    assert!(bench.batch(0, 1).is_empty());
+    bench.desk.wake(0, seq);
+    assert_eq!(seqs(&bench.batch(0, 1)), [1], "before its time");
+    bench.desk.wake(0, seq);
+    bench.answer(0, vec![(seq, pending("b"))], 2);
+    assert_eq!(seqs(&bench.batch(0, 2)), [1], "at once: the answer may be older than the wake");
+    bench.answer(0, vec![(seq, pending("c"))], 3);
+    assert!(bench.batch(0, 4).is_empty(), "one wake is one look");
+    assert_eq!(bench.desk.due(), Some(bench.at(33)));
+    // One that is tried again is not hurried.
+    assert_eq!(seqs(&bench.batch(0, 33)), [1]);
+    bench.desk.wake(0, seq);
+    bench.answer(0, vec![(seq, failed(Code::FieldConflict))], 33);
+    assert_eq!(bench.desk.due(), Some(bench.at(37)));
+}
+
 #[test]
 fn only_answers_about_the_target_as_a_whole_count() {
     let mut bench = Bench::new(&["git"]);
