@@ -527,7 +527,10 @@ fn next_try(
     match fault.retry {
         Retry::Never => None,
         Retry::Later => policy.delay(attempts, spent, random),
-        Retry::After(least) => Some(policy.delay(attempts, spent, random)?.max(least)),
+        Retry::After(least) => {
+            let left = policy.budget.saturating_sub(spent);
+            Some(policy.delay(attempts, spent, random)?.max(least.min(left)))
+        }
     }
 }
 

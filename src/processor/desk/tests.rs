@@ -262,6 +262,24 @@ fn only_answers_about_the_target_as_a_whole_count() {
 }
 
 #[test]
+fn a_target_cannot_put_a_retry_off_for_longer_than_the_budget() {
+    let mut bench = Bench::new(&["cluster"]);
+    let seq = bench.admit("web");
+    let busy = |least| {
+        let message = "busy".to_owned();
+        Answer::Failed(Fault { code: Code::SinkUnavailable, message, retry: Retry::After(least) })
+    };
+    bench.batch(0, 0);
+    bench.answer(0, vec![(seq, busy(Duration::from_secs(7)))], 0);
+    assert_eq!(bench.desk.due(), Some(bench.at(7)), "it is asked for, and there is time");
+    bench.batch(0, 7);
+    bench.answer(0, vec![(seq, busy(Duration::MAX))], 7);
+    assert_eq!(bench.desk.due(), Some(bench.at(BUDGET)));
+    assert_eq!(bench.exchange(0, BUDGET, &busy(Duration::MAX)), [1], "the last try");
+    assert_eq!(bench.ended(), [(1, Outcome::Parked, Code::SinkUnavailable)]);
+}
+
+#[test]
 fn time_behind_the_breaker_is_not_taken_from_the_budget() {
     let mut bench = Bench::cut_off(&["git"]);
     let probe = bench.batch(0, 1000);
