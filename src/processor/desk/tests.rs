@@ -262,6 +262,41 @@ fn only_answers_about_the_target_as_a_whole_count() {
 }
 
 #[test]
+fn what_goes_on_waiting_says_nothing_of_its_target() {
+    let mut bench = Bench::new(&["cluster"]);
+    for target in ["a", "b", "c", "d"] {
+        bench.admit(target);
+    }
+    let away = failed(Code::SinkUnavailable);
+    let round = |bench: &mut Bench, seconds| {
+        let jobs = bench.batch(0, seconds);
+        let answer = |job: &Job| match job.seq.0 {
+            1..=3 => Answer::Pending { step: Step("w".to_owned()), again: Duration::from_secs(1) },
+            _ => away.clone(),
+        };
+        let answers: Vec<_> = jobs.iter().map(|job| (job.seq, answer(job))).collect();
+        if !answers.is_empty() {
+            bench.answer(0, answers, seconds);
+        }
+        seqs(&jobs)
+    };
+    assert_eq!(round(&mut bench, 0), [1, 2, 3, 4], "three writes are stored, and are verified");
+    for seconds in 1..=12 {
+        round(&mut bench, seconds);
+    }
+    assert_eq!(bench.turns().first().map(|(_, turn)| *turn), Some(Turn::Opened));
+    // Behind it one that waits is no proof that the target is back.
+    assert_eq!(round(&mut bench, 30), [1]);
+    assert_eq!(bench.turns(), []);
+    assert_eq!((round(&mut bench, 31), round(&mut bench, 32)), (vec![2], vec![3]));
+    assert_eq!(round(&mut bench, 33), [4]);
+    let reopened = Turn::Reopened { pause: Duration::from_secs(20) };
+    assert_eq!(bench.turns(), [("cluster".to_owned(), reopened)]);
+    assert_eq!(bench.exchange(0, 60, &done()), [1]);
+    assert_eq!(bench.turns(), [("cluster".to_owned(), Turn::Closed)]);
+}
+
+#[test]
 fn a_target_cannot_put_a_retry_off_for_longer_than_the_budget() {
     let mut bench = Bench::new(&["cluster"]);
     let seq = bench.admit("web");
