@@ -2,8 +2,10 @@
 //!
 //! With the feature `failpoints`, the variable `FAILPOINTS` holds a list as in
 //! `claim.rename.before=kill@2;archive.sync=skip`: the process kills or stops itself when it comes to
-//! that point for the second time, or leaves a step out whenever it comes to it (a mutant). Each point
-//! that is passed is appended to the file that `FAILPOINTS_TRACE` names, a line each.
+//! that point for the second time, or leaves a step out whenever it comes to it (a mutant). A point may
+//! be named for one thread alone, as in `sink-package-2/stage.sync=skip`. Each point that is passed is
+//! appended to the file that `FAILPOINTS_TRACE` names, a line `THREAD/POINT` each. `package.batch=bound@2`
+//! makes a bound smaller, so that a small workload comes to it.
 //!
 //! Without the feature every function here is an empty one, and the variables mean nothing.
 
@@ -20,6 +22,7 @@ mod armed {
         Kill,
         Stop,
         Skip,
+        Bound,
     }
 
     struct Plan {
@@ -46,20 +49,35 @@ mod armed {
             "kill" => Action::Kill,
             "stop" => Action::Stop,
             "skip" => Action::Skip,
-            other => panic!("a failpoint kills, stops or skips, and does not `{other}`"),
+            "bound" => Action::Bound,
+            other => panic!("a failpoint kills, stops, skips or bounds, and does not `{other}`"),
         };
         (point.to_owned(), (action, at.parse().expect("a failpoint's count is a number")))
     }
 
+    /// The point as this thread alone passes it.
+    fn of_this_thread(point: &str) -> String {
+        format!("{}/{point}", std::thread::current().name().unwrap_or_default())
+    }
+
+    /// What is planned for the point, and under which of its names.
+    fn planned(point: &str) -> Option<(String, Action, u64)> {
+        let names = [point.to_owned(), of_this_thread(point)];
+        names.into_iter().find_map(|name| {
+            let (action, at) = *PLAN.actions.get(&name)?;
+            Some((name, action, at))
+        })
+    }
+
     pub fn pass(point: &str) {
         if let Some(mut trace) = PLAN.trace.as_ref() {
-            let _ = trace.write_all(format!("{point}\n").as_bytes());
+            let _ = trace.write_all(format!("{}\n", of_this_thread(point)).as_bytes());
         }
-        let Some((action, at)) = PLAN.actions.get(point) else { return };
+        let Some((name, action, at)) = planned(point) else { return };
         let mut passed = PLAN.passed.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = passed.entry(point.to_owned()).or_default();
+        let count = passed.entry(name).or_default();
         *count += 1;
-        if *at != 0 && *at != *count {
+        if at != 0 && at != *count {
             return;
         }
         drop(passed);
@@ -71,12 +89,17 @@ mod armed {
             Action::Stop => {
                 signal_hook::low_level::raise(libc::SIGSTOP).expect("a thread may signal itself");
             }
-            Action::Skip => {}
+            Action::Skip | Action::Bound => {}
         }
     }
 
     pub fn skips(point: &str) -> bool {
-        PLAN.actions.get(point).is_some_and(|(action, _)| *action == Action::Skip)
+        planned(point).is_some_and(|(_, action, _)| action == Action::Skip)
+    }
+
+    pub fn bound(name: &str) -> Option<usize> {
+        let (_, action, to) = planned(name)?;
+        (action == Action::Bound).then_some(to as usize)
     }
 }
 
@@ -108,5 +131,17 @@ pub fn is_mutant(name: &str) -> bool {
     {
         let _ = name;
         false
+    }
+}
+
+/// A bound that a test build may make smaller: always `bound` itself without the feature.
+#[inline(always)]
+pub fn bounded(name: &str, bound: usize) -> usize {
+    #[cfg(feature = "failpoints")]
+    return armed::bound(name).unwrap_or(bound);
+    #[cfg(not(feature = "failpoints"))]
+    {
+        let _ = name;
+        bound
     }
 }

@@ -79,6 +79,52 @@ pub enum Attempt {
     Busy(Option<Holder>),
 }
 
+/// What a look at the lock shows, without touching it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Seen {
+    Free,
+    Held(Option<Holder>),
+}
+
+/// Looks who leads, and takes nothing: the kernel's list of locks tells, not a try.
+///
+/// # Errors
+///
+/// The file or the list cannot be read.
+pub fn look(path: &Path) -> Result<Seen, Error> {
+    let failed = |source| Error::Open { path: path.to_owned(), source };
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Seen::Free),
+        opened => opened.map_err(failed)?,
+    };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() || metadata.nlink() > 1 {
+        return Err(Error::NotALockFile { path: path.to_owned() });
+    }
+    let locks = std::fs::read_to_string("/proc/locks")
+        .map_err(|source| Error::Lock { path: path.to_owned(), source })?;
+    let holder = holder(file);
+    let pid = holder.as_ref().map(|holder| holder.pid);
+    match is_listed(&locks, metadata.dev(), metadata.ino(), pid) {
+        true => Ok(Seen::Held(holder)),
+        false => Ok(Seen::Free),
+    }
+}
+
+/// Whether the kernel's list has a `flock` on that file. Some filesystems have another device number
+/// there than `stat` tells; the holder's own pid then has to stand beside the inode.
+fn is_listed(locks: &str, device: u64, inode: u64, holder: Option<u32>) -> bool {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let (file, end) = (format!("{major:02x}:{minor:02x}:{inode}"), format!(":{inode}"));
+    locks.lines().any(|line| {
+        // As in `1: FLOCK  ADVISORY  WRITE 1234 08:02:5678 0 EOF`; those that wait have an arrow.
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, at, ..] = fields[..] else { return false };
+        at == file || (at.ends_with(&end) && pid.parse().ok() == holder && holder.is_some())
+    })
+}
+
 impl Lock {
     /// Tries to take the lock and does not wait, unless its holder has just died.
     ///
@@ -227,6 +273,36 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp { unix_ms: 0 };
+
+    #[test]
+    fn a_look_tells_who_leads_and_neither_makes_nor_takes_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("leader.lock");
+        assert_eq!(look(&path).unwrap(), Seen::Free);
+        assert!(!path.exists());
+        let Attempt::Held(lock) = attempt(&path) else { panic!("nobody has it") };
+        match look(&path).unwrap() {
+            Seen::Held(Some(holder)) => assert_eq!(holder.pid, std::process::id()),
+            other => panic!("{other:?}"),
+        }
+        drop(lock);
+        assert_eq!(look(&path).unwrap(), Seen::Free, "what the file says is no lock");
+    }
+
+    #[test]
+    fn a_lock_is_found_by_its_file_or_by_its_inode_and_holder() {
+        let device = rustix::fs::makedev(8, 2);
+        let line = "7: FLOCK  ADVISORY  WRITE 1234 08:02:5678 0 EOF";
+        assert!(is_listed(line, device, 5678, None));
+        assert!(!is_listed(line, device, 567, Some(1234)));
+        let other = line.replace("08:02", "00:1c");
+        assert!(is_listed(&other, device, 5678, Some(1234)), "btrfs has two numbers");
+        assert!(
+            !is_listed(&other, device, 5678, Some(99)) && !is_listed(&other, device, 5678, None)
+        );
+        assert!(!is_listed(&line.replace("FLOCK", "POSIX"), device, 5678, Some(1234)));
+        assert!(!is_listed(&line.replace("7: ", "7: -> "), device, 5678, Some(1234)), "it waits");
+    }
 
     fn attempt(path: &Path) -> Attempt {
         Lock::attempt(path, NOW).unwrap()

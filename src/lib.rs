@@ -3,6 +3,7 @@
 #![deny(unsafe_code, rust_2018_idioms)]
 
 pub mod batch;
+pub mod breaker;
 pub mod cli;
 pub mod compose;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod limits;
 pub mod model;
 pub mod pipeline;
 pub mod processor;
+pub mod rate;
 pub mod retry;
 pub mod schema;
 pub mod sequence;

@@ -168,11 +168,19 @@ Examples:
         #[arg(long, value_name = "TIME", value_parser = time)]
         since: Option<std::time::Duration>,
     },
-    /// Print the JSON Schema of intents or of the configuration
+    /// Tell whether a start would succeed and every sink can be reached, and change nothing
+    #[command(after_help = "\
+Examples:
+  intentd check
+  intentd check --sink git -o json
+  intentd check && systemctl start intentd")]
+    Check,
+    /// Print the JSON Schema of intents or of the configuration, or the CustomResourceDefinition
     #[command(after_help = "\
 Examples:
   intentd schema > intent.schema.json
   intentd schema config > intentd.schema.json
+  intentd schema crd | kubectl apply -f -
   intentd schema | jq .properties.replicas")]
     Schema {
         /// What the schema is of
@@ -223,6 +231,8 @@ pub enum SchemaName {
     Intent,
     /// The file intentd.toml and those in conf.d
     Config,
+    /// The custom resource NetworkIntent, as a CustomResourceDefinition in YAML
+    Crd,
 }
 
 impl Command {
@@ -234,6 +244,7 @@ impl Command {
             Command::Validate { .. } => "validate",
             Command::Diff { .. } => "diff",
             Command::History { .. } => "history",
+            Command::Check => "check",
             Command::Schema { .. } => "schema",
             Command::Config { .. } => "config",
             Command::Completion { .. } => "completion",
@@ -249,7 +260,9 @@ impl Command {
                 Format::value_variants()
             }
             Command::Diff { .. } => &[Format::Table, Format::Json, Format::Jsonl, Format::Yaml],
-            Command::Version => &[Format::Table, Format::Json, Format::Jsonl, Format::Yaml],
+            Command::Check | Command::Version => {
+                &[Format::Table, Format::Json, Format::Jsonl, Format::Yaml]
+            }
             Command::Schema { .. } => &[Format::Json],
             Command::Run
             | Command::Config { .. }

@@ -32,7 +32,7 @@ pub fn run(common: &Common, loaded: Loaded, operands: &[PathBuf]) -> Result<Exit
     let level = if config.log_level == "info" { "warn" } else { &config.log_level };
     telemetry::init(level, &config.log_format)
         .map_err(|source| setup::refused("set up the log", source.into()))?;
-    let live = setup::live(config)?;
+    let live = setup::live(config, true)?;
     let documents = inputs::expand(operands, &live.rules().names)?;
     if common.dry_run {
         return dry_run(config, &live, operands, documents);

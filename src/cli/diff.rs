@@ -14,7 +14,8 @@ use crate::compose::{Package, compose};
 use crate::config::{Loaded, SinkKind, SinkSettings};
 use crate::model::{Code, FileName, Intent};
 use crate::schema::render;
-use crate::sink::{Change, Comparison, Fault, git, package};
+use crate::sink::cluster::Clusters;
+use crate::sink::{Change, Comparison, Fault, git, kubectl, kubernetes, package};
 
 /// Lines around a change, as `diff -u` has them.
 const CONTEXT_LINES: usize = 3;
@@ -40,6 +41,7 @@ pub fn run(common: &Common, loaded: &Loaded, operands: &[PathBuf]) -> Result<Exi
     let mut out = BufWriter::new(io::stdout().lock());
     let mut listed = output::List::new(common.output);
     let mut exits = Vec::new();
+    let mut clusters = None;
     for document in inputs::expand(operands, &rules.names)? {
         let file = document.file();
         let read = document.read(rules.size_bytes_max);
@@ -61,7 +63,8 @@ pub fn run(common: &Common, loaded: &Loaded, operands: &[PathBuf]) -> Result<Exi
             }
         };
         for sink in &config.sinks {
-            let told = tell(&file, sink, compare(sink, &intent, &package), &mut exits);
+            let compared = compare(sink, &intent, &package, &mut clusters)?;
+            let told = tell(&file, sink, compared, &mut exits);
             match common.output {
                 None | Some(Format::Table | Format::Wide | Format::Name) => {
                     print(&mut out, &told)?;
@@ -77,15 +80,23 @@ pub fn run(common: &Common, loaded: &Loaded, operands: &[PathBuf]) -> Result<Exi
 }
 
 /// Asks the sink, without a lock and without a trace.
-fn compare(sink: &SinkSettings, intent: &Intent, package: &Package) -> Result<Comparison, Fault> {
-    match &sink.kind {
+fn compare(
+    sink: &SinkSettings,
+    intent: &Intent,
+    package: &Package,
+    clusters: &mut Option<Clusters>,
+) -> Result<Result<Comparison, Fault>> {
+    Ok(match &sink.kind {
         SinkKind::Package { dir } => package::compare(dir, package),
         SinkKind::Git(settings) => git::compare(settings, intent, package),
-        SinkKind::Kubernetes(_) | SinkKind::Kubectl(_) | SinkKind::Porch(_) => {
-            Ok(Comparison::Unknown)
+        SinkKind::Kubernetes(settings) => {
+            let cluster = setup::cluster(clusters, &settings.access)?;
+            kubernetes::compare(settings, cluster, intent)
         }
+        SinkKind::Kubectl(settings) => kubectl::compare(settings, intent),
+        SinkKind::Porch(_) => Ok(Comparison::Unknown),
         SinkKind::Stdout { .. } | SinkKind::Exec { .. } => Ok(Comparison::Unknown),
-    }
+    })
 }
 
 fn tell<'a>(

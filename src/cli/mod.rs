@@ -2,6 +2,7 @@
 
 mod args;
 mod batch;
+mod check;
 mod diff;
 mod exit;
 mod history;
@@ -63,8 +64,9 @@ fn dispatch(cli: Cli) -> Result<Exit> {
             let query = history::Query { limit, outcome, since };
             history::run(&load(&overrides)?, common.output, &query)
         }
+        Command::Check => check::run(common.output, &load(&overrides)?),
         Command::Schema { which } => schema(which),
-        Command::Config { command: ConfigCommand::Check } => check(&load(&overrides)?),
+        Command::Config { command: ConfigCommand::Check } => check_config(&load(&overrides)?),
         Command::Config { command: ConfigCommand::Show { origin } } => {
             print(&load(&overrides)?.show(origin))
         }
@@ -88,7 +90,7 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Loaded> {
     Ok(config::load(overrides, &environment, rustix::process::geteuid().is_root())?)
 }
 
-fn check(loaded: &Loaded) -> Result<Exit> {
+fn check_config(loaded: &Loaded) -> Result<Exit> {
     for warning in &loaded.warnings {
         let _ = writeln!(io::stderr(), "intentd: {warning}");
     }
@@ -104,6 +106,7 @@ fn schema(which: SchemaName) -> Result<Exit> {
             let text = serde_json::to_string_pretty(&config::schema())?;
             print(&format!("{text}\n"))
         }
+        SchemaName::Crd => print(&crate::sink::kubernetes::crd()?),
     }
 }
 

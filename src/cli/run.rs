@@ -27,7 +27,7 @@ pub fn run(overrides: &Overrides) -> Result<Exit> {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let live = setup::live(config)?;
+    let live = setup::live(config, false)?;
     let (events, heard) = pipeline::events();
     signals::listen(events.clone())?;
     let claimant = setup::claimant(config)?;

@@ -6,14 +6,17 @@ use anyhow::{Context, Result};
 use crossbeam_channel::Sender;
 
 use crate::cli::exit::Refused;
-use crate::config::{Config, SinkKind, SinkSettings};
+use crate::config::{ClusterAccess, Config, SinkKind, SinkSettings};
 use crate::intake::Rules;
 use crate::model::Record;
 use crate::pipeline::{Claimant, InboxOptions, Leadership, Live, Options, Source, Until};
 use crate::processor::Settings;
 use crate::schema::{NameRule, Schema};
+use crate::sink::cluster::{Cluster, Clusters};
 use crate::sink::exec::Exec;
 use crate::sink::git::Git;
+use crate::sink::kubectl::Kubectl;
+use crate::sink::kubernetes::Kubernetes;
 use crate::sink::package::Package;
 use crate::sink::stdout::Stdout;
 use crate::sink::{self, Sink};
@@ -53,17 +56,24 @@ pub fn rules(config: &Config) -> Result<Rules> {
     })
 }
 
-/// What packages are composed and delivered by.
+/// What packages are composed and delivered by, for a process that goes on.
 pub fn settings(config: &Config) -> Result<Settings> {
     if let Some(template) = &config.compose.deployment_template {
         compose::check_template(template).context("use `compose.deployment_template`")?;
     }
-    Ok(Settings { compose: config.compose.clone(), retry: config.retry })
+    Ok(Settings {
+        compose: config.compose.clone(),
+        retry: config.retry,
+        breaker: config.breaker,
+        outages_count: false,
+    })
 }
 
-/// The parts that a reload swaps.
-pub fn live(config: &Config) -> Result<Arc<Live>> {
-    Ok(Arc::new(Live::new(rules(config)?, settings(config)?)))
+/// The parts that a reload swaps; `outages_count` where the command has to end although a target
+/// cannot be reached.
+pub fn live(config: &Config, outages_count: bool) -> Result<Arc<Live>> {
+    let settings = Settings { outages_count, ..settings(config)? };
+    Ok(Arc::new(Live::new(rules(config)?, settings)))
 }
 
 /// The inbox as a source of documents.
@@ -87,16 +97,23 @@ pub fn options(
         workers: config.intake.workers,
         leases: config.settle_lease && leadership.spool.leases_work(),
         quiet: config.settle_quiet,
+        rates: config
+            .sinks
+            .iter()
+            .filter_map(|sink| Some((sink.name.clone(), sink.rate?)))
+            .collect(),
         records,
     }
 }
 
 /// Everything that is needed to take the lead.
 pub fn claimant(config: &Config) -> Result<Claimant> {
+    let mut clusters = None;
+    let mut open = |sink| open_sink(config, sink, &mut clusters);
     let claimant = Claimant {
         state_dir: config.state_dir.clone(),
         layout: config.layout.clone(),
-        sinks: config.sinks.iter().map(|sink| open_sink(config, sink)).collect::<Result<_>>()?,
+        sinks: config.sinks.iter().map(&mut open).collect::<Result<_>>()?,
         accept_restored_ledger: config.accept_restored_ledger,
         allow_network_filesystem: config.allow_network_filesystem,
     };
@@ -104,7 +121,21 @@ pub fn claimant(config: &Config) -> Result<Claimant> {
     Ok(claimant)
 }
 
-fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> {
+/// The cluster behind these settings; `clusters` are those of the process, started when the first
+/// sink asks for one.
+pub fn cluster(clusters: &mut Option<Clusters>, access: &ClusterAccess) -> Result<Arc<Cluster>> {
+    if clusters.is_none() {
+        *clusters = Some(Clusters::new().context("start the threads that call API servers")?);
+    }
+    Ok(clusters.as_ref().expect("they were just started").at(access.clone()))
+}
+
+/// Opens a sink as a start would.
+pub fn open_sink(
+    config: &Config,
+    settings: &SinkSettings,
+    clusters: &mut Option<Clusters>,
+) -> Result<Box<dyn Sink>> {
     let name = settings.name.clone();
     let opened = || format!("open sink `{}`", settings.name);
     Ok(match &settings.kind {
@@ -124,8 +155,15 @@ fn open_sink(config: &Config, settings: &SinkSettings) -> Result<Box<dyn Sink>> 
             let dir = config.state_dir.join("git").join(&settings.name);
             Box::new(Git::new(name, git, &dir).map_err(|error| refused(&opened(), error.into()))?)
         }
-        SinkKind::Kubernetes(_) => anyhow::bail!("kubernetes"),
-        SinkKind::Kubectl(_) => anyhow::bail!("kubectl"),
+        SinkKind::Kubernetes(kubernetes) => {
+            let cluster = cluster(clusters, &kubernetes.access).with_context(opened)?;
+            Box::new(Kubernetes::new(name, kubernetes, cluster))
+        }
+        SinkKind::Kubectl(kubectl) => {
+            let cache = config.state_dir.join("kubectl").join(&settings.name);
+            let kubectl = Kubectl::new(name, kubectl, Some(cache));
+            Box::new(kubectl.map_err(|error| refused(&opened(), error.into()))?)
+        }
         SinkKind::Porch(_) => anyhow::bail!("porch"),
     })
 }

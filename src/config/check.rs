@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::breaker;
 use crate::compose;
 use crate::config::layer::{Layers, Origin};
 use crate::config::sinks;
@@ -47,6 +48,7 @@ pub fn check(layers: &Layers, overrides: &Overrides) -> Result<Config, Error> {
         policy: policy(layers)?,
         compose: compose_settings(layers)?,
         retry: retry_policy(layers)?,
+        breaker: breaker_policy(layers)?,
     })
 }
 
@@ -69,6 +71,20 @@ fn retry_policy(layers: &Layers) -> Result<retry::Policy, Error> {
     match retry.first > retry.max {
         true => Err(order(layers, "retry.first", "retry.max")),
         false => Ok(retry),
+    }
+}
+
+fn breaker_policy(layers: &Layers) -> Result<breaker::Policy, Error> {
+    let count = |key| layers.number(key).expect(DEFAULT) as usize;
+    let policy = breaker::Policy {
+        window: count("breaker.window"),
+        failures_percent: count("breaker.failures"),
+        pause: time(layers, "breaker.pause"),
+        pause_max: time(layers, "breaker.pause_max"),
+    };
+    match policy.pause > policy.pause_max {
+        true => Err(order(layers, "breaker.pause", "breaker.pause_max")),
+        false => Ok(policy),
     }
 }
 

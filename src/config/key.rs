@@ -227,19 +227,46 @@ pub const KEYS: &[Key] = &[
         "upper bound of the first delay between tries; it doubles with each",
     ),
     live("retry.max", time(1, HOUR), "\"30s\"", "upper bound of every delay between tries"),
+    // Ten: an outage that a lone intent sits out by its own tries, half a minute, stays its own.
+    live(
+        "breaker.window",
+        Form::Count { min: 0, max: 1_000 },
+        "10",
+        "newest answers of a sink that are looked at; 0 does without a breaker",
+    ),
+    live(
+        "breaker.failures",
+        Form::Count { min: 1, max: 100 },
+        "50",
+        "per cent of them that say `SINK_UNAVAILABLE` before nothing more is sent to the sink",
+    ),
+    live(
+        "breaker.pause",
+        time(10, HOUR),
+        "\"5s\"",
+        "how long nothing is sent before one intent tries the target; twice as long after each that fails",
+    ),
+    // As `retry.max`: a target that is back is found as soon as without a breaker.
+    live("breaker.pause_max", time(10, HOUR), "\"30s\"", "upper bound of that pause"),
 ];
 
 /// Keys of `[sinks.NAME]` besides `type`, by type.
 pub const SINK_KEYS: &[(&str, &[Key])] = &[
-    ("package", &[key("dir", Form::Path, "", "the packages directory; default as for `packages`")]),
+    (
+        "package",
+        &[key("dir", Form::Path, "", "the packages directory; default as for `packages`"), RATE],
+    ),
     (
         "stdout",
-        &[key(
-            "format",
-            Form::Choice(&["yaml", "json"]),
-            "\"yaml\"",
-            "YAML documents, or one JSON object a line",
-        )],
+        &[
+            key(
+                "format",
+                Form::Choice(&["yaml", "json"]),
+                "\"yaml\"",
+                "YAML documents, or one JSON object a line",
+            ),
+            RATE,
+        ],
     ),
     (
         "exec",
@@ -262,6 +289,7 @@ pub const SINK_KEYS: &[(&str, &[Key])] = &[
                 "\"30s\"",
                 "after this the command and its children are killed",
             ),
+            RATE,
         ],
     ),
     ("git", GIT_KEYS),
@@ -269,6 +297,14 @@ pub const SINK_KEYS: &[(&str, &[Key])] = &[
     ("kubectl", KUBECTL_KEYS),
     ("porch", PORCH_KEYS),
 ];
+
+/// Of every type of sink.
+const RATE: Key = key(
+    "rate",
+    Form::Count { min: 1, max: 10_000 },
+    "",
+    "most deliveries a second, each try counted, and at most a second's worth at once; default no bound. How many are under way at a time is the business of `concurrency`, where a type has it; the others have one batch at a time",
+);
 
 const KUBECONFIG: Key = key(
     "kubeconfig",
@@ -348,6 +384,7 @@ const KUBERNETES_KEYS: &[Key] = &[
         "\"namespace\"",
         "follow workloads and autoscalers of each namespace that intents name, or of all by one watch",
     ),
+    RATE,
 ];
 
 /// Keys of `[sinks.NAME]` of the type `kubectl`.
@@ -367,6 +404,7 @@ const KUBECTL_KEYS: &[Key] = &[
         "\"30s\"",
         "after this one call of kubectl is killed",
     ),
+    RATE,
 ];
 
 /// Keys of `[sinks.NAME]` of the type `porch`.
@@ -401,6 +439,7 @@ const PORCH_KEYS: &[Key] = &[
         "\"2m\"",
         "after this one call is given up; what it started may still land, and is looked for",
     ),
+    RATE,
 ];
 
 /// Keys of `[sinks.NAME]` of the type `git`.
@@ -456,6 +495,7 @@ const GIT_KEYS: &[Key] = &[
         "\"ssh\"",
         "kind of that key, as git's `gpg.format`",
     ),
+    RATE,
 ];
 
 /// The key of that path.

@@ -23,6 +23,7 @@ use std::time::Duration;
 pub use layer::Origin;
 pub use show::{markdown_table, schema};
 
+use crate::breaker;
 use crate::compose;
 use crate::config::key::{KEYS, SINK_KEYS};
 use crate::config::layer::Layers;
@@ -97,6 +98,7 @@ pub struct Config {
     pub policy: Policy,
     pub compose: compose::Settings,
     pub retry: retry::Policy,
+    pub breaker: breaker::Policy,
 }
 
 #[derive(Clone, Debug)]
@@ -120,6 +122,8 @@ pub struct Watch {
 pub struct SinkSettings {
     pub name: String,
     pub kind: SinkKind,
+    /// Most deliveries a second, if there is such a bound.
+    pub rate: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

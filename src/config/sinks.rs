@@ -23,7 +23,8 @@ pub(super) fn check(layers: &Layers) -> Result<Vec<SinkSettings>, Error> {
         }
         let settings = layers.sinks.get(&name).expect("there is a table for every sink now");
         let kind = kind(&name, settings, &layers.origin("sink"))?;
-        sinks.push(SinkSettings { name, kind });
+        let rate = Table { name: &name, settings }.rate();
+        sinks.push(SinkSettings { name, kind, rate });
     }
     match sinks.is_empty() {
         true => Err(wrong(layers, "sink", "at least one name".to_owned())),
@@ -173,6 +174,13 @@ impl Table<'_> {
         match self.settings.get(key) {
             Some((Value::Count(count), _)) => *count as usize,
             _ => unreachable!("counts have defaults"),
+        }
+    }
+
+    fn rate(&self) -> Option<u32> {
+        match self.settings.get("rate") {
+            Some((Value::Count(count), _)) => u32::try_from(*count).ok(),
+            _ => None,
         }
     }
 

@@ -107,6 +107,7 @@ fn every_key_can_be_set_by_its_variable_except_tables() {
             "intake.patterns" => "*.intent.json",
             "intake.owners" => "1000",
             "compose.deployment_template" => "/dev/null",
+            "breaker.pause_max" => "1m",
             _ => examples(key.form),
         };
         let loaded = Desk::new("").variable(&key.variable(), value).load();
@@ -180,6 +181,18 @@ fn a_wrong_value_is_refused_with_its_place_and_what_is_expected() {
     );
     refused("retry.first = \"1m\"", "intentd.toml:1: `retry.first` must not be above `retry.max`");
     refused("retry.max = \"1ms\"", "intentd.toml:1: `retry.first` must not be above `retry.max`");
+    refused(
+        "breaker.pause = \"1m\"",
+        "intentd.toml:1: `breaker.pause` must not be above `breaker.pause_max`",
+    );
+    refused(
+        "breaker.failures = 101",
+        "intentd.toml:1: `breaker.failures` has to be a whole number from 1 to 100",
+    );
+    refused(
+        "[sinks.package]\nrate = 0",
+        "intentd.toml:2: `sinks.package.rate` has to be a whole number from 1 to 10000",
+    );
     refused(
         "[policy]\nreplicas_max = 2\nreplicas_min = 3",
         "intentd.toml:3: `policy.replicas_min` must not be above `policy.replicas_max`",
@@ -304,7 +317,7 @@ fn sinks_are_made_from_their_tables_with_the_type_that_they_name() {
          [sinks.stdout]\nformat = \"json\"\n\
          [sinks.run]\ntype = \"exec\"\ncommand = [\"porch\", \"{intent}\"]\n",
     );
-    let sink = |name: &str, kind| SinkSettings { name: name.to_owned(), kind };
+    let sink = |name: &str, kind| SinkSettings { name: name.to_owned(), kind, rate: None };
     let expected = [
         sink("package", SinkKind::Package { dir: "/s/packages".into() }),
         sink("second", SinkKind::Package { dir: "/second".into() }),

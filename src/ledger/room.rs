@@ -6,18 +6,24 @@
 //! load the journal's share is small, and writing everything twice is not worth it.
 //!
 //! Invariant: only bytes past the end of the log's file are written, and only while the ledger's
-//! write lock is held, so that no commit of anybody can be there. SQLite takes zeros for no commit.
+//! write lock is held, so that no commit of anybody can be there. SQLite takes zeros for no commit, and
+//! so does `wal`, wherever a power cut has left them to end.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::fault;
+
 /// What is added at a time: some ten lone intents. A static, so that it takes no room in the program.
 static STRETCH: [u8; 512 << 10] = [0; 512 << 10];
 
 /// A commit that adds more than this is one of many intents.
 const SMALL: u64 = 128 << 10;
+
+/// What the mutant writes over, of the last commit.
+const PAGE: u64 = 4096;
 
 /// Watches how the log grows.
 #[derive(Debug)]
@@ -44,7 +50,8 @@ impl Room {
             return;
         }
         if let Some((file, len)) = self.file().and_then(|file| Some((file, len_of(file)?))) {
-            let _ = file.write_all_at(&STRETCH, len);
+            let end = if fault::is_mutant("room.end") { len.saturating_sub(PAGE) } else { len };
+            let _ = fault::step("room.write", || file.write_all_at(&STRETCH, end));
         }
         self.len = self.file().and_then(len_of).unwrap_or(0);
     }

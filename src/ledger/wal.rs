@@ -158,6 +158,18 @@ mod tests {
     }
 
     #[test]
+    fn room_behind_the_end_changes_nothing_about_it() {
+        let log = log();
+        for room in [1, FRAME_HEADER, 4096, FRAME_HEADER + 4096, 100_000] {
+            let mut bytes = log.clone();
+            bytes.resize(log.len() + room, 0);
+            assert_eq!(end(&mut io::Cursor::new(&bytes)).unwrap(), Some(End::Whole), "{room}");
+            bytes[log.len() - 1] ^= 1;
+            assert_eq!(end(&mut io::Cursor::new(&bytes)).unwrap(), Some(End::Torn), "{room}");
+        }
+    }
+
+    #[test]
     fn a_wrong_byte_before_the_last_commit_is_damage() {
         let log = log();
         let frame = FRAME_HEADER + 4096;

@@ -1,5 +1,6 @@
 //! A sink's own threads: it may be slow, and holds up nobody but its own queue.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,20 +51,18 @@ impl Stage {
     /// Delivers batch after batch until the desk hangs up.
     pub fn run(mut self, batches: &Receiver<Vec<Job>>, beat: &Beat) -> Result<(), Error> {
         let (lane, wakes) = (self.lane, self.answers.clone());
-        let waker: Waker = Box::new(move |seq| {
+        let waker: Waker = Arc::new(move |seq| {
             let _ = wakes.try_send(Message::Wake { lane, seq });
         });
         while let Ok(jobs) = beat.idle(|| batches.recv()) {
             // A sink may take long and has a deadline of its own: the watchdog is not to judge it.
-            let answers = beat.idle(|| self.deliver(&jobs, &waker))?;
-            let answers = jobs.iter().map(|job| job.seq).zip(answers).collect();
-            let answered = Answered { lane, answers };
+            let answered = beat.idle(|| self.deliver(&jobs, &waker))?;
             let _ = self.answers.send(Message::Answered(answered));
         }
         Ok(())
     }
 
-    fn deliver(&mut self, jobs: &[Job], waker: &Waker) -> Result<Vec<crate::sink::Answer>, Error> {
+    fn deliver(&mut self, jobs: &[Job], waker: &Waker) -> Result<Answered, Error> {
         let name = self.sink.name().to_owned();
         let steps: Vec<_> = jobs.iter().map(|job| job.step.clone().map(Step)).collect();
         let keys = jobs.iter().map(|job| &job.package.key);
@@ -83,12 +82,16 @@ impl Stage {
             sink: &name,
             jobs: jobs.iter().map(|job| (job.seq, job)).collect(),
             to_ledger: &self.to_ledger,
+            kept: RefCell::default(),
         };
         let deadline = Instant::now() + DELIVERY_MAX;
         let context = Context { fence: &*self.lead, journal: &journal, waker, deadline };
-        self.sink
+        let answers = self
+            .sink
             .deliver(&batch, &context)
-            .map_err(|source| Error::Sink { sink: name.clone(), source })
+            .map_err(|source| Error::Sink { sink: name.clone(), source })?;
+        let answers = jobs.iter().map(|job| job.seq).zip(answers).collect();
+        Ok(Answered { lane: self.lane, answers, steps: journal.kept.take() })
     }
 }
 
@@ -97,25 +100,80 @@ struct LedgerJournal<'a> {
     sink: &'a str,
     jobs: HashMap<Seq, &'a Job>,
     to_ledger: &'a Sender<ToLedger>,
+    /// The newest step of each intent that is in the ledger now.
+    kept: RefCell<HashMap<Seq, Step>>,
 }
 
 impl Journal for LedgerJournal<'_> {
-    fn record(&self, seq: Seq, step: &Step) -> Result<(), Fatal> {
-        let job = self.jobs.get(&seq);
-        let progress = Progress {
-            seq,
-            sink: self.sink.to_owned(),
-            attempts: job.map_or(0, |job| job.attempts),
-            spent_ms: job.map_or(0, |job| job.spent_ms),
-            step: Some(step.0.clone()),
-            receipt: None,
+    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
+        let Some((first, _)) = steps.first() else { return Ok(()) };
+        let progress = |(seq, step): &(Seq, Step)| {
+            let job = self.jobs.get(seq);
+            Progress {
+                seq: *seq,
+                sink: self.sink.to_owned(),
+                attempts: job.map_or(0, |job| job.attempts),
+                spent_ms: job.map_or(0, |job| job.spent_ms),
+                step: Some(step.0.clone()),
+                receipt: None,
+            }
         };
         let (durable, waits) = bounded(1);
-        let lost =
-            |source: Box<dyn std::error::Error + Send + Sync>| Fatal::Journal { seq, source };
+        let lost = |source: Box<dyn std::error::Error + Send + Sync>| Fatal::Journal {
+            seq: *first,
+            source,
+        };
+        // One message is one commit, however many steps there are.
         self.to_ledger
-            .send(ToLedger::Step(progress, durable))
+            .send(ToLedger::Steps(steps.iter().map(progress).collect(), durable))
             .map_err(|_| lost("the ledger's thread has ended".into()))?;
-        waits.recv().map_err(|error| lost(error.into()))
+        waits.recv().map_err(|error| lost(error.into()))?;
+        self.kept.borrow_mut().extend(steps.iter().cloned());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_that_are_kept_together_are_one_message_to_the_ledger() {
+        let (to_ledger, from) = bounded(8);
+        let kept = RefCell::default();
+        let journal =
+            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, kept };
+        let step = |text: &str| Step(text.to_owned());
+        let steps = [(Seq(1), step("a")), (Seq(2), step("b")), (Seq(1), step("c"))];
+        std::thread::scope(|scope| {
+            let ledger = scope.spawn(move || {
+                let Ok(ToLedger::Steps(progress, durable)) = from.recv() else {
+                    panic!("steps are what is sent")
+                };
+                durable.send(()).unwrap();
+                (progress, from.try_recv().is_err())
+            });
+            journal.record_all(&steps).unwrap();
+            let (progress, alone) = ledger.join().unwrap();
+            let sent: Vec<_> =
+                progress.iter().map(|kept| (kept.seq.0, kept.step.as_deref())).collect();
+            assert_eq!(sent, [(1, Some("a")), (2, Some("b")), (1, Some("c"))]);
+            assert!(alone);
+        });
+        journal.record_all(&[]).expect("nothing to keep is kept without the ledger");
+        let newest = HashMap::from([(Seq(1), step("c")), (Seq(2), step("b"))]);
+        assert_eq!(journal.kept.take(), newest, "handed back with the answers");
+    }
+
+    #[test]
+    fn a_step_that_the_ledger_did_not_keep_is_not_handed_back() {
+        let (to_ledger, from) = bounded(8);
+        let kept = RefCell::default();
+        let journal =
+            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, kept };
+        drop(from);
+        let lost = journal.record(Seq(7), &Step("a".to_owned()));
+        assert!(matches!(lost, Err(Fatal::Journal { seq: Seq(7), .. })), "{lost:?}");
+        assert!(journal.kept.take().is_empty());
     }
 }

@@ -20,6 +20,7 @@ mod shelve;
 pub mod signals;
 mod take;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -146,8 +147,8 @@ pub fn start(
     let (to_shelf, shelf_inbox) = shelve::channel();
     let Left { unread, seen, undelivered, unarchived } = left;
     let (answers, answered) = deliver::channel();
-    let (capacities, deliverers) = start_sinks(&stages, sinks, &answers, &lead, &to_ledger)?;
-    drop(answers);
+    let (capacities, deliverers) =
+        start_sinks(&stages, sinks, &options.rates, answers, &lead, &to_ledger)?;
     let record_lead = Arc::clone(&lead);
     let stage = record::Stage { writer, lead: record_lead, to_process, to_shelf: Some(to_shelf) };
     stages.spawn("record", move |beat| stage.run(&from_stages, &beat))?;
@@ -206,23 +207,27 @@ type Deliverers = Vec<Sender<Vec<Job>>>;
 fn start_sinks(
     stages: &Stages,
     sinks: Vec<Box<dyn sink::Sink>>,
-    answers: &Sender<deliver::Message>,
+    rates: &BTreeMap<String, u32>,
+    answers: Sender<deliver::Message>,
     lead: &Arc<Lead>,
     to_ledger: &Sender<ToLedger>,
 ) -> Result<(Vec<Capacity>, Deliverers), Error> {
     let (mut capacities, mut deliverers) = (Vec::new(), Vec::new());
     for (lane, sink) in sinks.into_iter().enumerate() {
         let (name, batch_max) = (sink.name().to_owned(), sink.batch_max());
+        let rate = rates.get(&name).copied();
         let second = sink.second_hand();
         let hands: Vec<_> = [Some(sink), second].into_iter().flatten().collect();
         let (to_sink, batches) = deliver::batches(hands.len());
         deliverers.push(to_sink);
-        capacities.push(Capacity { name: name.clone(), batch_max, hands: hands.len() });
-        for sink in hands {
+        capacities.push(Capacity { name: name.clone(), batch_max, hands: hands.len(), rate });
+        for (hand, sink) in (1..).zip(hands) {
             let (lead, answers, to_ledger) = (Arc::clone(lead), answers.clone(), to_ledger.clone());
             let stage = deliver::Stage { lane, sink, lead, answers, to_ledger };
             let batches = batches.clone();
-            stages.spawn(&format!("sink-{name}"), move |beat| stage.run(&batches, &beat))?;
+            let thread =
+                if hand == 1 { format!("sink-{name}") } else { format!("sink-{name}-{hand}") };
+            stages.spawn(&thread, move |beat| stage.run(&batches, &beat))?;
         }
     }
     Ok((capacities, deliverers))
@@ -236,6 +241,8 @@ pub struct Options {
     /// Ask the kernel about writers; else wait until a file is quiet.
     pub leases: bool,
     pub quiet: std::time::Duration,
+    /// Most deliveries a second, by sink; one that is not named has no such bound.
+    pub rates: BTreeMap<String, u32>,
     /// Gets every final record once it is archived, a group at a time. Must be drained.
     pub records: Option<Sender<Vec<Record>>>,
 }
@@ -298,7 +305,7 @@ enum ToLedger {
     Finish(Vec<process::Ending>),
     Progress(Vec<ledger::Progress>),
     /// Progress that somebody waits for.
-    Step(ledger::Progress, Sender<()>),
+    Steps(Vec<ledger::Progress>, Sender<()>),
     Archived(Vec<Seq>),
     /// `take` has ended.
     NoMoreAccepts,

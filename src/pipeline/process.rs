@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
-use tracing::debug;
+use tracing::{debug, info, warn};
 
+use crate::breaker::Turn;
 use crate::ledger::{ArchivePlan, Finish, OpenIntent};
 use crate::limits::IN_FLIGHT_MAX;
 use crate::model::Seq;
 use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::{Error, Live, ToLedger, deliver, now, shelve};
-use crate::processor::{Capacity, Desk, Ended, Item, Job, Names, Window, archive, recovery};
+use crate::processor::{
+    Capacity, Desk, Ended, Item, Job, Names, Turned, Window, archive, recovery,
+};
 use crate::spool::Spool;
 
 /// What `record` tells us.
@@ -77,8 +80,11 @@ impl Stage {
         let mut stopping = false;
         let mut lost = false;
         loop {
+            // Before a sink is called again, which may write a newer step: the ledger takes them in order.
+            self.keep_progress(&mut desk);
             self.dispatch(&mut desk);
-            self.hand_on(&mut desk);
+            self.finish(&mut desk);
+            desk.take_turned().iter().for_each(say);
             // After a stop, what waits for a later time is left to the next start; a batch run, which
             // ends by itself, waits for it.
             if !open && (desk.is_empty() || (stopping && desk.is_resting())) {
@@ -135,11 +141,14 @@ impl Stage {
         }
     }
 
-    fn hand_on(&self, desk: &mut Desk) {
+    fn keep_progress(&self, desk: &mut Desk) {
         let progress = desk.take_progress();
         if !progress.is_empty() {
             let _ = self.to_ledger.send(ToLedger::Progress(progress));
         }
+    }
+
+    fn finish(&self, desk: &mut Desk) {
         let ended = desk.take_ended(now());
         if !ended.is_empty() {
             let endings = ended.into_iter().map(|ended| self.ending(ended)).collect();
@@ -158,6 +167,22 @@ impl Stage {
         let seq = record.seq;
         let request = archive::request(record, claim, &finished, token);
         Ending { finish: Some(Finish { seq, finished, reached }), request }
+    }
+}
+
+/// Says once that a sink's breaker has turned; further pauses are for those who look closely.
+fn say(turned: &Turned) {
+    let Turned { sink, turn, reason } = turned;
+    match turn {
+        Turn::Opened => warn!(
+            sink,
+            reason,
+            "the sink's target cannot be reached; its intents wait, and are tried now and then"
+        ),
+        Turn::Reopened { pause } => {
+            debug!(sink, reason, pause_seconds = pause.as_secs_f64(), "still not reached");
+        }
+        Turn::Closed => info!(sink, "the sink's target can be reached again"),
     }
 }
 

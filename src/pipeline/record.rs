@@ -169,8 +169,8 @@ fn gather(held: &mut VecDeque<ToLedger>) -> (Changes, Owed) {
                 }
             }
             ToLedger::Progress(progress) => changes.progress.extend(progress),
-            ToLedger::Step(progress, durable) => {
-                changes.progress.push(progress);
+            ToLedger::Steps(progress, durable) => {
+                changes.progress.extend(progress);
                 owed.steps.push(durable);
             }
             ToLedger::Archived(seqs) => changes.archived.extend(seqs),

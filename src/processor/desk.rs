@@ -4,10 +4,15 @@
 //! handed to any sink is never superseded; an intent ends once, when every sink has a final answer;
 //! its target stays busy until that end is committed, also when it was superseded.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::batch::Room;
+use crate::breaker::{self, Turn};
 use crate::compose::{self, Package, compose};
 use crate::ledger::{Finished, Progress};
 use crate::model::{Code, Digest, Outcome, Receipt, Rejection, Seq, TargetKey, Timestamp};
@@ -15,13 +20,26 @@ use crate::processor::item::{Item, Job};
 use crate::processor::lane::{Answered, Capacity, Lane};
 use crate::retry;
 use crate::sequence::{Sequence, Waiting};
-use crate::sink::{Answer, Confirmation, Fault, Retry};
+use crate::sink::{Answer, Confirmation, Fault, Retry, Step};
 
 /// What the site's configuration says about delivering; swapped as a whole on a reload.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub compose: compose::Settings,
     pub retry: retry::Policy,
+    pub breaker: breaker::Policy,
+    /// Whether time behind an open breaker counts towards an intent's budget: where the command has
+    /// to end, it does.
+    pub outages_count: bool,
+}
+
+/// A sink whose breaker has turned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turned {
+    pub sink: String,
+    pub turn: Turn,
+    /// What the sink has said of its target.
+    pub reason: String,
 }
 
 /// An intent that has ended and is to be committed as such.
@@ -42,6 +60,7 @@ pub struct Desk {
     lanes: Vec<Lane>,
     ended: Vec<End>,
     progress: Vec<Progress>,
+    turned: Vec<Turned>,
     /// Ended and handed out, not yet committed: the target waits for it.
     ending: HashMap<Seq, Ending>,
 }
@@ -57,9 +76,33 @@ struct Flight {
 #[derive(Debug)]
 enum State {
     /// Not final: queued, out, waiting for a retry, or pending at `step`.
-    Underway { attempts: u32, spent: Duration, since: Instant, step: Option<String> },
+    Underway { attempts: u32, clock: Clock, step: Option<String> },
     /// Confirmed, or given up if the receipt carries a code.
     Final(Receipt),
+}
+
+/// How much of its budget an intent has spent at a sink.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    /// Before it was taken up by this process.
+    spent: Duration,
+    since: Instant,
+    /// How long the sink's breaker had been open in all by then.
+    held: Duration,
+}
+
+impl Clock {
+    fn start(lane: &Lane, spent: Duration, now: Instant) -> Self {
+        Clock { spent, since: now, held: lane.held(now) }
+    }
+
+    /// What counts, without the time behind the breaker unless `outages_count`.
+    fn spent(&self, lane: &Lane, outages_count: bool, now: Instant) -> Duration {
+        let held = lane.held(now).saturating_sub(self.held);
+        let passed = now.duration_since(self.since);
+        let counted = if outages_count { passed } else { passed.saturating_sub(held) };
+        self.spent + counted
+    }
 }
 
 /// How an intent whose end is not durable yet keeps its target waiting.
@@ -92,6 +135,7 @@ impl Desk {
             lanes: sinks.into_iter().map(Lane::new).collect(),
             ended: Vec::new(),
             progress: Vec::new(),
+            turned: Vec::new(),
             ending: HashMap::new(),
         }
     }
@@ -124,16 +168,17 @@ impl Desk {
 
     /// The next batch for a sink that has a hand free; empty when there is nothing for it now.
     pub fn next_batch(&mut self, lane: usize, settings: &Settings, now: Instant) -> Vec<Job> {
-        self.lanes[lane].wake(now);
-        if !self.lanes[lane].is_open(self.sequence.ready()) {
+        self.lanes[lane].wake(&settings.breaker, now);
+        self.expire(lane, settings, now);
+        if !self.lanes[lane].is_open(self.sequence.ready(), now) {
             return Vec::new();
         }
-        for seq in self.sequence.take(self.lanes[lane].room()) {
+        for seq in self.sequence.take(self.lanes[lane].room(now)) {
             self.start(seq, settings, now);
         }
         let flights = &self.flights;
-        let batch = self.lanes[lane].take(|seq| flights[&seq].item.document.len());
-        batch.into_iter().map(|seq| self.job(lane, seq, now)).collect()
+        let batch = self.lanes[lane].take(now, |seq| flights[&seq].item.document.len());
+        batch.into_iter().map(|seq| self.job(lane, seq, settings, now)).collect()
     }
 
     /// Takes in what a sink has answered; `random` gives the jitter of the next delay.
@@ -146,7 +191,11 @@ impl Desk {
     ) {
         let lane = answered.lane;
         self.lanes[lane].is_back();
+        for (seq, step) in answered.steps {
+            self.journalled(lane, seq, step);
+        }
         for (seq, answer) in answered.answers {
+            self.count(lane, &answer, settings, now);
             self.settle(lane, seq, answer, settings, now, random());
             self.end_if_final(seq);
         }
@@ -191,6 +240,11 @@ impl Desk {
         std::mem::take(&mut self.progress)
     }
 
+    /// Sinks whose breaker has turned since the last call.
+    pub fn take_turned(&mut self) -> Vec<Turned> {
+        std::mem::take(&mut self.turned)
+    }
+
     /// The ends of these intents are durable: their targets are free.
     pub fn committed(&mut self, seqs: &[Seq]) {
         for seq in seqs {
@@ -202,7 +256,7 @@ impl Desk {
         }
     }
 
-    /// When a retry or a pending delivery is due next.
+    /// When a retry, a pending delivery, a probe or a slower sink is due next.
     pub fn due(&self) -> Option<Instant> {
         self.lanes.iter().filter_map(Lane::due).min()
     }
@@ -212,9 +266,11 @@ impl Desk {
         self.waiting.is_empty() && self.flights.is_empty() && self.ending.is_empty()
     }
 
-    /// Whether nothing moves: all that is left waits for a later time or for such an intent.
+    /// Whether nothing moves: all that is left waits for a later time, for a target that cannot be
+    /// reached, or for such an intent.
     pub fn is_resting(&self) -> bool {
-        self.ending.is_empty() && self.sequence.is_idle() && self.lanes.iter().all(Lane::is_idle)
+        let nothing_starts = self.sequence.is_idle() || self.lanes.iter().all(Lane::is_shut);
+        self.ending.is_empty() && nothing_starts && self.lanes.iter().all(Lane::is_idle)
     }
 
     /// How many intents have not ended.
@@ -226,7 +282,7 @@ impl Desk {
         let item = self.waiting.remove(&seq).expect("what the sequence holds is at the desk");
         match compose(&item.intent, &settings.compose) {
             Ok(package) => {
-                let states = self.lanes.iter().map(|lane| resume(&lane.name, &item, now)).collect();
+                let states = self.lanes.iter().map(|lane| resume(lane, &item, now)).collect();
                 let flight = Flight { item, package: Arc::new(package), states };
                 for (lane, state) in self.lanes.iter_mut().zip(&flight.states) {
                     if matches!(state, State::Underway { .. }) {
@@ -251,11 +307,12 @@ impl Desk {
         }
     }
 
-    fn job(&self, lane: usize, seq: Seq, now: Instant) -> Job {
+    fn job(&self, lane: usize, seq: Seq, settings: &Settings, now: Instant) -> Job {
         let flight = &self.flights[&seq];
         let (step, attempts, spent) = match &flight.states[lane] {
-            State::Underway { attempts, spent, since, step } => {
-                (step.clone(), *attempts, *spent + now.duration_since(*since))
+            State::Underway { attempts, clock, step } => {
+                let spent = clock.spent(&self.lanes[lane], settings.outages_count, now);
+                (step.clone(), *attempts, spent)
             }
             State::Final(receipt) => (None, receipt.attempts, Duration::ZERO),
         };
@@ -271,6 +328,80 @@ impl Desk {
         }
     }
 
+    /// Takes over a step that is in the ledger already, so that no older one is written over it.
+    fn journalled(&mut self, lane: usize, seq: Seq, newest: Step) {
+        let Some(flight) = self.flights.get_mut(&seq) else { return };
+        if let State::Underway { step, .. } = &mut flight.states[lane] {
+            *step = Some(newest.0);
+        }
+    }
+
+    /// Tells the lane's breaker of an answer.
+    fn count(&mut self, lane: usize, answer: &Answer, settings: &Settings, now: Instant) {
+        let unreachable = match answer {
+            Answer::Failed(fault) if fault.code == Code::SinkUnavailable => Some(&*fault.message),
+            _ => None,
+        };
+        let lane = &mut self.lanes[lane];
+        if let Some(turn) = lane.answered(unreachable, &settings.breaker, now) {
+            let reason = lane.reason().to_owned();
+            self.turned.push(Turned { sink: lane.name.clone(), turn, reason });
+        }
+    }
+
+    /// Where time behind a breaker counts, gives up what has none left. Everything that has come is
+    /// then on the clock, tried or not, so that the end does not take a budget for each batch.
+    fn expire(&mut self, lane: usize, settings: &Settings, now: Instant) {
+        if !settings.outages_count || !self.lanes[lane].is_held() {
+            self.lanes[lane].keep();
+            return;
+        }
+        for seq in self.sequence.take(Room::new(usize::MAX, usize::MAX)) {
+            self.start(seq, settings, now);
+        }
+        let (at, flights) = (&self.lanes[lane], &self.flights);
+        let left: HashMap<Seq, Duration> = flights
+            .iter()
+            .filter_map(|(seq, flight)| match &flight.states[lane] {
+                State::Underway { clock, .. } => {
+                    Some((*seq, settings.retry.budget.saturating_sub(clock.spent(at, true, now))))
+                }
+                State::Final(_) => None,
+            })
+            .collect();
+        let expired = self.lanes[lane].expire(now, |seq| left[&seq]);
+        for seq in expired {
+            let fault = Fault {
+                code: Code::SinkUnavailable,
+                message: self.lanes[lane].reason().to_owned(),
+                retry: Retry::Never,
+            };
+            self.give_up(lane, seq, fault, now);
+            self.end_if_final(seq);
+        }
+    }
+
+    /// Ends what a sink has to do with an intent that is not with it now.
+    fn give_up(&mut self, lane: usize, seq: Seq, fault: Fault, now: Instant) {
+        let sink = self.lanes[lane].name.clone();
+        let Some(flight) = self.flights.get_mut(&seq) else { return };
+        let several = flight.states.len() > 1;
+        let State::Underway { attempts, clock, step } = &flight.states[lane] else { return };
+        let spent = clock.spent(&self.lanes[lane], true, now);
+        let receipt = given_up(sink.clone(), *attempts, fault);
+        if several {
+            self.progress.push(Progress {
+                seq,
+                sink,
+                attempts: *attempts,
+                spent_ms: spent.as_millis() as u64,
+                step: step.clone(),
+                receipt: Some(receipt.clone()),
+            });
+        }
+        flight.states[lane] = State::Final(receipt);
+    }
+
     /// Moves one sink's state of one intent on by an answer.
     fn settle(
         &mut self,
@@ -284,10 +415,10 @@ impl Desk {
         let sink = self.lanes[lane].name.clone();
         let Some(flight) = self.flights.get_mut(&seq) else { return };
         let several = flight.states.len() > 1;
-        let State::Underway { attempts, spent, since, step } = &mut flight.states[lane] else {
+        let State::Underway { attempts, clock, step } = &mut flight.states[lane] else {
             return;
         };
-        let elapsed = *spent + now.duration_since(*since);
+        let elapsed = clock.spent(&self.lanes[lane], settings.outages_count, now);
         let mut kept = Progress {
             seq,
             sink,
@@ -364,17 +495,16 @@ impl Desk {
 }
 
 /// A sink's state of an intent as the ledger has it.
-fn resume(sink: &str, item: &Item, now: Instant) -> State {
-    let fresh = State::Underway { attempts: 0, spent: Duration::ZERO, since: now, step: None };
-    let Some(kept) = item.progress.iter().find(|progress| progress.sink == sink) else {
-        return fresh;
+fn resume(lane: &Lane, item: &Item, now: Instant) -> State {
+    let Some(kept) = item.progress.iter().find(|progress| progress.sink == lane.name) else {
+        let clock = Clock::start(lane, Duration::ZERO, now);
+        return State::Underway { attempts: 0, clock, step: None };
     };
     match &kept.receipt {
         Some(receipt) => State::Final(receipt.clone()),
         None => State::Underway {
             attempts: kept.attempts,
-            spent: Duration::from_millis(kept.spent_ms),
-            since: now,
+            clock: Clock::start(lane, Duration::from_millis(kept.spent_ms), now),
             step: kept.step.clone(),
         },
     }

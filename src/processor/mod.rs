@@ -13,7 +13,7 @@ pub mod recovery;
 mod submission;
 mod window;
 
-pub use desk::{Desk, Ended, Settings};
+pub use desk::{Desk, Ended, Settings, Turned};
 pub use item::{Item, Job};
 pub use lane::{Answered, Capacity};
 pub use names::Names;

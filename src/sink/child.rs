@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
@@ -73,13 +74,49 @@ pub struct Ended {
 /// # Errors
 ///
 /// It could not be started, or not be watched.
-pub fn run(mut command: Command, due: Instant, pipes: Pipes<'_>) -> io::Result<Ended> {
+pub fn run(command: Command, due: Instant, pipes: Pipes<'_>) -> io::Result<Ended> {
+    let (ending, out, err) = carry(command, due, pipes, None)?;
+    let ending = ending.expect("only a listener stops a child before its end");
+    Ok(Ended { ending, stdout: out.kept.into(), stderr: err.kept.into() })
+}
+
+/// Runs the command and hears what it prints while it prints it, until it ends, is killed at
+/// `due`, or is killed because the listener has heard enough or `hangup` becomes readable; of
+/// these last two there is no ending to tell.
+///
+/// # Errors
+///
+/// It could not be started, or not be watched.
+pub fn listen(
+    command: Command,
+    due: Instant,
+    hangup: BorrowedFd<'_>,
+    heard: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+) -> io::Result<Option<Ending>> {
+    let ear = Ear { hangup, heard };
+    let (ending, _, _) = carry(command, due, Pipes::default(), Some(ear))?;
+    Ok(ending)
+}
+
+/// Who hears the standard output of a child while that runs.
+struct Ear<'a> {
+    hangup: BorrowedFd<'a>,
+    heard: &'a mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+}
+
+/// Runs the command to one of the ends that there are; `None` where the listener made it.
+fn carry(
+    mut command: Command,
+    due: Instant,
+    pipes: Pipes<'_>,
+    ear: Option<Ear<'_>>,
+) -> io::Result<(Option<Ending>, Output, Output)> {
     let stdin = if pipes.input.is_empty() { Stdio::null() } else { Stdio::piped() };
     command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     sys::die_with_parent(&mut command);
     let mut child = fault::step("child.spawn", || command.spawn())?;
     let group = Pid::from_child(&child);
-    let followed = follow(&mut child, group, due, pipes);
+    let followed = follow(&mut child, group, due, pipes, ear);
     // The group has no right to outlive its answer, whatever became of its leader.
     let _ = kill_process_group(group, Signal::KILL);
     let followed = match followed {
@@ -96,6 +133,7 @@ pub fn run(mut command: Command, due: Instant, pipes: Pipes<'_>) -> io::Result<E
     let ending = match (stop, status) {
         (Stop::Due, _) => Ending::TimedOut { said },
         (Stop::Surplus, _) => Ending::TooLong { said },
+        (Stop::Enough, _) => return Ok((None, out, err)),
         (Stop::Ended, status) => match status.and_then(|status| status.code()) {
             Some(code) => Ending::Exited { code, said },
             None => {
@@ -104,7 +142,7 @@ pub fn run(mut command: Command, due: Instant, pipes: Pipes<'_>) -> io::Result<E
             }
         },
     };
-    Ok(Ended { ending, stdout: out.kept.into(), stderr: err.kept.into() })
+    Ok((Some(ending), out, err))
 }
 
 /// Why a child is followed no longer.
@@ -114,6 +152,8 @@ enum Stop {
     Due,
     /// It wrote more than was to be kept.
     Surplus,
+    /// Whoever listened has heard enough, or has hung up.
+    Enough,
 }
 
 struct Followed {
@@ -124,13 +164,20 @@ struct Followed {
 }
 
 /// Feeds the child and drains both outputs until one of the reasons to stop.
-fn follow(child: &mut Child, group: Pid, due: Instant, pipes: Pipes<'_>) -> io::Result<Followed> {
+fn follow(
+    child: &mut Child,
+    group: Pid,
+    due: Instant,
+    pipes: Pipes<'_>,
+    mut ear: Option<Ear<'_>>,
+) -> io::Result<Followed> {
     let pidfd = pidfd_open(group, PidfdFlags::empty())?;
     let mut input = Input::new(child.stdin.take().map(OwnedFd::from), pipes.input)?;
     let mut out = Output::new(child.stdout.take().map(OwnedFd::from), pipes.capture_bytes_max)?;
     let mut err = Output::new(child.stderr.take().map(OwnedFd::from), None)?;
     let stop = loop {
         let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
+        fds.extend(ear.as_ref().map(|ear| PollFd::from_borrowed_fd(ear.hangup, PollFlags::IN)));
         let open = [&out, &err].into_iter().filter_map(|output| output.pipe.as_ref());
         fds.extend(open.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         fds.extend(input.pipe.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
@@ -142,9 +189,18 @@ fn follow(child: &mut Child, group: Pid, due: Instant, pipes: Pipes<'_>) -> io::
             Err(error) => return Err(error.into()),
         }
         let ended = !fds[0].revents().is_empty();
+        let hung_up = ear.is_some() && !fds[1].revents().is_empty();
         input.feed();
-        out.drain();
-        err.drain();
+        let mut heard = ControlFlow::Continue(());
+        out.drain(|bytes| {
+            if let (Some(ear), ControlFlow::Continue(())) = (&mut ear, heard) {
+                heard = (ear.heard)(bytes);
+            }
+        });
+        err.drain(|_| {});
+        if hung_up || heard.is_break() {
+            break Stop::Enough;
+        }
         if out.surplus {
             break Stop::Surplus;
         }
@@ -228,12 +284,13 @@ impl Output {
 
     /// Reads what is there, but at most some pipefuls: a child that never stops writing must not
     /// keep us from looking at the clock.
-    fn drain(&mut self) {
+    fn drain(&mut self, mut heard: impl FnMut(&[u8])) {
         let mut buffer = [0; 16 << 10];
         for _ in 0..16 {
             let Some(pipe) = &mut self.pipe else { return };
             match pipe.read(&mut buffer) {
                 Ok(count) if count > 0 => {
+                    heard(&buffer[..count]);
                     self.kept.extend(&buffer[..count]);
                     let max = self.capture_bytes_max.unwrap_or(OUTPUT_BYTES_MAX);
                     let surplus = self.kept.len().saturating_sub(max);
@@ -369,6 +426,42 @@ mod tests {
         assert_eq!(ended.stdout, b"x");
         let ended = piped("exec true", &input, 1);
         assert_eq!(ended.ending, Ending::Exited { code: 0, said: String::new() });
+    }
+
+    #[test]
+    fn a_listener_hears_what_is_printed_at_once_and_ends_it_when_it_likes() {
+        let due = Instant::now() + Duration::from_secs(60);
+        let command = |script: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]);
+            command
+        };
+        let (reader, writer) = io::pipe().unwrap();
+        let mut text = Vec::new();
+        let mut until = |bytes: &[u8]| {
+            text.extend_from_slice(bytes);
+            if text.ends_with(b"two\n") {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        let script = command("echo one; echo two; sleep 600");
+        assert_eq!(listen(script, due, reader.as_fd(), &mut until).unwrap(), None);
+        assert_eq!(text, b"one\ntwo\n");
+
+        let exited = |code| Some(Ending::Exited { code, said: "no".to_owned() });
+        let mut on = |_: &[u8]| ControlFlow::Continue(());
+        let script = command("echo no >&2; exit 3");
+        assert_eq!(listen(script, due, reader.as_fd(), &mut on).unwrap(), exited(3));
+
+        let mut writer = Some(writer);
+        let mut hang_up = |_: &[u8]| {
+            writer = None;
+            ControlFlow::Continue(())
+        };
+        let script = command("echo begun; sleep 600");
+        assert_eq!(listen(script, due, reader.as_fd(), &mut hang_up).unwrap(), None);
     }
 
     #[test]

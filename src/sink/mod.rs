@@ -7,14 +7,18 @@ mod child;
 pub mod cluster;
 pub mod exec;
 pub mod git;
+pub mod kubectl;
+pub mod kubernetes;
 mod lock;
 pub mod package;
 pub mod stdout;
+pub mod workload;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::compose::Package;
@@ -128,22 +132,32 @@ pub struct Term<'a> {
     pub epoch: u64,
 }
 
-/// Keeps the step that a delivery has reached.
+/// Keeps the steps that deliveries have reached.
 pub trait Journal {
-    /// Returns once the step is durable.
+    /// Returns once all of these steps are durable; together they cost one commit. The last one that
+    /// is given for an intent is the one that holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal`] when they could not be made durable.
+    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal>;
+
+    /// [`Journal::record_all`] for one step.
     ///
     /// # Errors
     ///
     /// [`Fatal`] when it could not be made durable.
-    fn record(&self, seq: Seq, step: &Step) -> Result<(), Fatal>;
+    fn record(&self, seq: Seq, step: &Step) -> Result<(), Fatal> {
+        self.record_all(&[(seq, step.clone())])
+    }
 }
 
 /// A sink's own note of how far a delivery has come; opaque to everyone else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step(pub String);
 
-/// Asks for a pending delivery to be looked at again now.
-pub type Waker = Box<dyn Fn(Seq) + Send + Sync>;
+/// Asks for a pending delivery to be looked at again now; a clone of it may outlive the call.
+pub type Waker = Arc<dyn Fn(Seq) + Send + Sync>;
 
 /// An exclusive hold on a target, let go on drop.
 #[derive(Debug)]

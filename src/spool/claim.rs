@@ -227,11 +227,16 @@ impl Spool {
 
     /// Whether leases can be had on files that we own here; producers' files need CAP_LEASE too.
     pub fn leases_work(&self) -> bool {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let probe = rustix::fs::openat(&self.work.fd, c".", flags, Mode::RUSR | Mode::WUSR);
-        // Our own probe is open for writing, so "somebody writes" is the answer that shows it works.
-        probe.is_ok_and(|fd| sys::lease_is_free(fd.as_fd()).is_ok())
+        leases_work_in(&self.work.fd)
     }
+}
+
+/// Whether the filesystem of a directory has leases; asked with a file that never has a name.
+pub fn leases_work_in(directory: &File) -> bool {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let probe = rustix::fs::openat(directory, c".", flags, Mode::RUSR | Mode::WUSR);
+    // Our own probe is open for writing, so "somebody writes" is the answer that shows it works.
+    probe.is_ok_and(|fd| sys::lease_is_free(fd.as_fd()).is_ok())
 }
 
 /// The epoch and number that a name in `work/` begins with; `None` for what is no claim.

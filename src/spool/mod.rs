@@ -18,7 +18,7 @@ use rustix::fs::{Access, AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 pub use archive::Archived;
-pub use claim::{Candidate, Claim, Claimed, Content, claim_order};
+pub use claim::{Candidate, Claim, Claimed, Content, claim_order, leases_work_in};
 pub use look::{Look, sort_by_arrival};
 pub use marker::Marker;
 

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -82,6 +83,19 @@ fn what_an_earlier_run_left_is_finished_and_not_answered_for() {
     assert_eq!(outcomes, ["parked", "delivered"]);
     assert_eq!(site.reason("intent-left.json")["code"], "COMMAND_FAILED");
     assert_eq!(site.names("work"), Vec::<String>::new());
+}
+
+#[test]
+fn a_sink_with_a_rate_is_given_no_more_a_second() {
+    let site = Site::with_config("[sinks.package]\nrate = 4\n");
+    for target in ["a", "b", "c", "d", "e", "f"] {
+        site.drop_file(&format!("intent-{target}.json"), &scaling(target, 2));
+    }
+    let started = Instant::now();
+    assert_eq!(site.run(&["batch"]).code, Some(0));
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(500), "four at once and two later ones: {took:?}");
+    assert!(site.history().iter().all(|record| record["outcome"] == "delivered"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod batch;
 mod cases;
+mod check;
 mod cli;
 mod compose;
 mod config;
@@ -12,6 +13,7 @@ mod fake;
 mod inbox;
 mod leader;
 mod lifecycle;
+mod outage;
 mod readme;
 mod real;
 mod sinks;

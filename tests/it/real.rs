@@ -17,15 +17,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::compose::skipped;
 use crate::support::{Finished, wait_until};
 
-/// Holds the cluster: ends when our end of its input closes, however this process dies, and takes
-/// all servers with it. The proxy is plain HTTP, for clients that know neither TLS nor certificates.
+/// Starts and holds the cluster: ends when our end of its input closes, however this process dies
+/// and whenever, and takes all servers with it. Says when the cluster is up, and where the proxy is:
+/// plain HTTP, for clients that know neither TLS nor certificates.
 const GUARD: &str = r#"
-"$1" --kubeconfig="$2/kubeconfig" proxy --port=0 2>"$2/proxy.log" &
+kubectl=$1 up=$2 down=$3 dir=$4 nodes=$5
+"$up" "$dir" "$nodes" </dev/null || { rm -rf "$dir"; exit 1; }
+"$kubectl" --kubeconfig="$dir/kubeconfig" proxy --port=0 2>"$dir/proxy.log" &
 proxy=$!
-cat >"$2/guard.log"
+cat >"$dir/guard.log"
 kill "$proxy"
-"$3" "$2"
-rm -rf "$2"
+"$down" "$dir"
+rm -rf "$dir"
 "#;
 
 /// A running cluster; all of it ends when this is dropped, or when this process ends.
@@ -71,19 +74,17 @@ impl Cluster {
         };
         let (up, down) = (tool("kube/up")?, tool("kube/down")?);
         let dir = tempfile::tempdir().expect("a temporary directory").keep();
-        let mut command = Command::new(up);
-        command.arg(&dir).arg(nodes.to_string()).stdin(Stdio::null());
-        let started = Finished::from(command.output().expect("bash is there"));
-        assert_eq!(started.code, Some(0), "{}", started.stderr);
-
         let kubectl = assets.join("kubectl");
         let mut guard = Command::new("sh");
-        guard.args(["-c", GUARD, "guard"]).arg(&kubectl).arg(&dir).arg(down);
+        guard.args(["-c", GUARD, "guard"]).args([&kubectl, &up, &down, &dir]);
+        guard.arg(nodes.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
         // Its own group, so that what ends this process from a terminal leaves it to clean up.
-        guard.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
-        let mut guard = guard.spawn().expect("sh is there");
+        let mut guard = guard.process_group(0).spawn().expect("sh is there");
         let mut stdout = BufReader::new(guard.stdout.take().expect("it is piped"));
         let mut line = String::new();
+        stdout.read_line(&mut line).expect("it says that the cluster is up");
+        assert!(!line.is_empty(), "kube/up has failed; it says why above");
+        line.clear();
         stdout.read_line(&mut line).expect("the proxy says where it is");
         let address = line.trim().rsplit(' ').next().unwrap_or_default();
         assert!(address.starts_with("127.0.0.1:"), "the proxy says {line:?}");

@@ -4,6 +4,8 @@
 mod double;
 mod exec;
 mod git;
+mod kubectl;
+mod kubernetes;
 mod package;
 mod stdout;
 
@@ -110,8 +112,8 @@ impl Steps {
 }
 
 impl Journal for Steps {
-    fn record(&self, seq: Seq, step: &Step) -> Result<(), Fatal> {
-        self.0.lock().unwrap().push((seq, step.clone()));
+    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
+        self.0.lock().unwrap().extend_from_slice(steps);
         Ok(())
     }
 }
@@ -123,7 +125,7 @@ pub fn deliver_by(
     fence: &Fencing,
     deadline: Instant,
 ) -> Result<Vec<Answer>, Fatal> {
-    let (journal, waker): (_, Waker) = (Steps::default(), Box::new(|_| {}));
+    let (journal, waker): (_, Waker) = (Steps::default(), Arc::new(|_| {}));
     let batch: Vec<_> = jobs.iter().map(|job| job.delivery()).collect();
     sink.deliver(&batch, &Context { fence, journal: &journal, waker: &waker, deadline })
 }
@@ -220,7 +222,13 @@ pub fn settle(sink: &mut dyn Sink, jobs: &[&Job]) -> Vec<Answer> {
         if open.is_empty() {
             break;
         }
-        let (journal, waker): (_, Waker) = (Steps::default(), Box::new(|_| {}));
+        let (wakes, woken) = crossbeam_channel::bounded(jobs.len());
+        let (journal, waker): (_, Waker) = (
+            Steps::default(),
+            Arc::new(move |seq| {
+                let _ = wakes.try_send(seq);
+            }),
+        );
         let batch: Vec<_> = open
             .iter()
             .map(|at| Delivery { step: steps[*at].as_ref(), ..jobs[*at].delivery() })
@@ -230,11 +238,18 @@ pub fn settle(sink: &mut dyn Sink, jobs: &[&Job]) -> Vec<Answer> {
         let context = Context { fence: &fence, journal: &journal, waker: &waker, deadline };
         let got = sink.deliver(&batch, &context).unwrap();
         assert_eq!(got.len(), open.len());
+        let mut wait = None;
         for (at, answer) in open.into_iter().zip(got) {
             match answer {
-                Answer::Pending { step, .. } => steps[at] = Some(step),
+                Answer::Pending { step, again } => {
+                    steps[at] = Some(step);
+                    wait = Some(wait.map_or(again, |wait: Duration| wait.min(again)));
+                }
                 other => answers[at] = Some(other),
             }
+        }
+        if let Some(wait) = wait {
+            let _ = woken.recv_timeout(wait);
         }
     }
     answers.into_iter().map(|answer| answer.expect("still pending after 100 calls")).collect()

@@ -8,7 +8,7 @@ mod source;
 use source::{Source, item_end, repository, rust, words};
 
 /// Modules and their ranks (`src/ARCHITECTURE.md`): code is imported from lower ranks only.
-const RANKS: [(&str, u8); 21] = [
+const RANKS: [(&str, u8); 23] = [
     ("model", 0),
     ("limits", 0),
     ("sys", 0),
@@ -20,6 +20,8 @@ const RANKS: [(&str, u8); 21] = [
     ("compose", 1),
     ("sequence", 1),
     ("retry", 1),
+    ("breaker", 1),
+    ("rate", 1),
     ("config", 2),
     ("telemetry", 2),
     ("spool", 2),

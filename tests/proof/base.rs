@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::check::check;
 use crate::report::{Options, Row, Tally};
-use crate::workload::Work;
+use crate::workload::{Load, Work};
 
 pub fn rows() -> Vec<Row> {
     vec![Row { id: "seen", what: "the checker sees each kind of loss", run: seen }]
@@ -78,7 +78,7 @@ fn seen(_: &Options) -> Tally {
     let mut tally = Tally::default();
     for (what, said, spoil) in SPOILS {
         let dir = tempfile::tempdir().unwrap();
-        let mut work = Work::prepare(&[dir.path()], &dir.path().join("records"));
+        let mut work = Work::prepare(Load::Few, &[dir.path()], &dir.path().join("records"));
         let part = work.verdict("");
         tally.add(part, "without a fault");
         tally.acked += work.log.told.len() as u64;

@@ -15,7 +15,7 @@ use crate::leader::wait_until_stopped;
 use crate::points::killed_at;
 use crate::report::{Options, Row, Tally, random_seed};
 use crate::support::{Daemon, Site, scaling, wait_until};
-use crate::workload::Work;
+use crate::workload::{Load, Work};
 
 /// Runs something under a value of `FAILPOINTS` and says what was wrong in the end.
 type Harness = fn(&str) -> Tally;
@@ -70,6 +70,30 @@ const MUTANTS: &[Mutant] = &[
         "a stale leader has published",
         stale_publication,
     ),
+    (
+        "room.end",
+        "makes room over the end of the log instead of behind it",
+        "",
+        killed_before_emptying_the_log,
+    ),
+    (
+        "sink-package-2/stage.sync",
+        "publishes what its second hand has staged on no disk",
+        "packages/",
+        power_cut_of_a_backlog,
+    ),
+    (
+        "sink-package-2/publish.sync",
+        "says delivered before the names of its second hand are on the disk",
+        "packages/",
+        power_cut_of_a_backlog,
+    ),
+    (
+        "sink-package-2/fence.check",
+        "publishes by its second hand without looking at the epoch",
+        "a stale leader has published",
+        stale_publication_by_the_second_hand,
+    ),
 ];
 
 pub fn rows() -> Vec<Row> {
@@ -99,8 +123,8 @@ fn all(_: &Options) -> Tally {
 /// One run over files that are there already.
 fn there_before(plan: &str) -> Tally {
     let dir = tempfile::tempdir().unwrap();
-    let work = Work::prepare(&[dir.path()], &dir.path().join("records"));
-    work.site.command(&Work::ARGS).env("FAILPOINTS", plan).output().unwrap();
+    let work = Work::prepare(Load::Few, &[dir.path()], &dir.path().join("records"));
+    work.command(plan).output().unwrap();
     Tally { violations: check(&work.site, &work.log), ..Tally::default() }
 }
 
@@ -109,19 +133,31 @@ const CUTS: usize = 200;
 
 /// Power cuts with ledger, inbox and packages on filesystems of their own. The control is `cut`.
 fn power_cut(plan: &str) -> Tally {
-    let env = [("FAILPOINTS", plan)];
+    cut(Load::Few, plan)
+}
+
+fn power_cut_of_a_backlog(plan: &str) -> Tally {
+    cut(Load::Backlog, plan)
+}
+
+fn cut(load: Load, plan: &str) -> Tally {
     let three = Sweep::of("mutants", "all", Layout::Three(Kind::Ext4));
-    let sweep = Sweep { env: &env, stop_at_first: true, ..three };
+    let sweep = Sweep { load, plan, stop_at_first: true, ..three };
     let options = Options { full: false, seed: random_seed(), minutes: 0 };
     sweep.sample(&options, Fault::Cut, if plan.is_empty() { 4 } else { CUTS })
 }
 
 fn killed_before_accepting(plan: &str) -> Tally {
-    killed_at(&[("ledger.accept.before", 1)], plan)
+    killed_at(Load::Few, &[("ledger.accept.before", 1)], plan)
 }
 
 fn killed_before_publishing(plan: &str) -> Tally {
-    killed_at(&[("publish.rename.before", 1), ("ledger.close.before", 1)], plan)
+    let places = [("publish.rename.before", 1), ("ledger.close.before", 1)];
+    killed_at(Load::Few, &places, plan)
+}
+
+fn killed_before_emptying_the_log(plan: &str) -> Tally {
+    killed_at(Load::Few, &[("ledger.checkpoint.before", 1)], plan)
 }
 
 /// Starts a daemon under the plan.
@@ -198,14 +234,14 @@ fn failed_sync(plan: &str) -> Tally {
     let mut tally = Tally::default();
     for nth in 1..=SYNCS {
         let dir = tempfile::tempdir().unwrap();
-        let mut work = Work::prepare(&[dir.path()], &dir.path().join("records"));
+        let mut work = Work::prepare(Load::Few, &[dir.path()], &dir.path().join("records"));
         let trace = dir.path().join("trace");
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-o"]).arg(&trace).arg("-P");
         command.arg(work.site.state().join("ledger.db-wal"));
         command.args(["-e", &format!("inject=fsync,fdatasync:error=EIO:when={nth}")]);
         command.args(["-E", &format!("FAILPOINTS={plan}")]);
-        let batch = work.site.command(&Work::ARGS);
+        let batch = work.command("");
         command.arg(batch.get_program()).args(batch.get_args());
         let output = command.output().expect("strace starts");
         let fired = std::fs::read_to_string(&trace).unwrap().contains("(INJECTED)");
@@ -227,15 +263,31 @@ fn overtaken(
     before_waking: impl FnOnce(&Site),
 ) -> (Site, Daemon, ExitStatus) {
     let site = Site::new();
-    let mut first = start(&site, &format!("{point}=stop@1;{plan}"));
-    site.drop_file("intent-a.json", &scaling("web", 3));
-    log.dropped("intent-a.json", scaling("web", 3), Expect::Admitted);
+    let first = start(&site, &format!("{point}=stop@1;{plan}"));
+    dropped(&site, log, "intent-a.json", "web", 3);
     wait_until_stopped(&first);
+    succeeded(site, first, log, 2, before_waking)
+}
+
+fn dropped(site: &Site, log: &mut Log, name: &str, target: &str, replicas: u64) {
+    let text = scaling(target, replicas);
+    site.drop_file(name, &text);
+    log.dropped(name, text, Expect::Admitted);
+}
+
+/// The second half of it: a leader that stands still is succeeded by one that works until there are so
+/// many records, and wakes.
+fn succeeded(
+    site: Site,
+    mut first: Daemon,
+    log: &mut Log,
+    records: usize,
+    before_waking: impl FnOnce(&Site),
+) -> (Site, Daemon, ExitStatus) {
     std::fs::remove_file(site.state().join("leader.lock")).unwrap();
     let second = start(&site, "");
-    site.drop_file("intent-b.json", &scaling("web", 5));
-    log.dropped("intent-b.json", scaling("web", 5), Expect::Admitted);
-    wait_until("the second leader's work", || site.names("status").len() == 2);
+    dropped(&site, log, "intent-b.json", "web", 5);
+    wait_until("the second leader's work", || site.names("status").len() == records);
     before_waking(&site);
     first.signal(libc::SIGCONT);
     let status = first.wait();
@@ -269,5 +321,51 @@ fn stale_publication(plan: &str) -> Tally {
     site.drop_file("intent-c.json", &again.to_string());
     log.dropped("intent-c.json", again.to_string(), Expect::Admitted);
     tally.add(settled(&site, second, &mut log, 3), "afterwards");
+    tally
+}
+
+/// Targets of the stale leader: three batches of two, so that its second hand has one of them.
+const TARGETS: [&str; 6] = ["web", "db", "smf", "amf", "upf", "nrf"];
+
+/// A leader that stands still when its second hand is about to publish. It is not to be amid a commit,
+/// which would keep its successor out of the ledger, so it may take another try.
+fn stopped_in_second_hand(plan: &str) -> (Site, Log, Daemon) {
+    let point = "sink-package-2/publish.lock.before";
+    loop {
+        let (site, mut log) = (Site::new(), Log::default());
+        for target in TARGETS {
+            dropped(&site, &mut log, &format!("intent-{target}.json"), target, 3);
+        }
+        let mut command = site.command(&["run", "--log-format", "json"]);
+        command.env("FAILPOINTS", format!("package.batch=bound@2;{point}=stop@1;{plan}"));
+        let daemon = Daemon::from(command);
+        wait_until_stopped(&daemon);
+        let ledger = rusqlite::Connection::open(site.state().join("ledger.db")).unwrap();
+        ledger.busy_timeout(std::time::Duration::ZERO).unwrap();
+        if ledger.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() {
+            return (site, log, daemon);
+        }
+    }
+}
+
+/// The same as [`stale_publication`], by a second hand.
+fn stale_publication_by_the_second_hand(plan: &str) -> Tally {
+    let (site, mut log, first) = stopped_in_second_hand(plan);
+    let records = TARGETS.len() + 1;
+    // Nothing stands in the way of the stale leader's renames but the fence.
+    let (site, second, status) = succeeded(site, first, &mut log, records, |site| {
+        for name in site.names("packages") {
+            std::fs::remove_dir_all(site.packages().join(name)).unwrap();
+        }
+    });
+    let mut tally = Tally::default();
+    let stale = tree(&site.packages());
+    tally.require(stale.is_empty(), || "a stale leader has published".to_owned());
+    tally.require(!status.success(), || "the stale leader ends as if all were well".to_owned());
+    for target in TARGETS {
+        let _ = std::fs::remove_dir_all(site.packages().join(format!("scale-default-{target}")));
+        dropped(&site, &mut log, &format!("intent-{target}-again.json"), target, 6);
+    }
+    tally.add(settled(&site, second, &mut log, records + TARGETS.len()), "afterwards");
     tally
 }

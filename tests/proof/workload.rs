@@ -1,7 +1,7 @@
 //! The workload of the crash harnesses: accepts, rejects, supersedes and a retry, by two sinks.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -10,21 +10,50 @@ use crate::check::{Expect, Log};
 use crate::report::Tally;
 use crate::support::{Finished, PATIENCE, Site};
 
+/// How much there is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Seven documents, which go to the sinks one batch after the other.
+    Few,
+    /// The same, by a ledger that was made by an earlier run.
+    Later,
+    /// More targets than both hands of the package sink take at once, so that both are at work.
+    Backlog,
+}
+
+/// Targets of a backlog beside those of the few: six full batches.
+const FURTHER: usize = 12;
+
+impl Load {
+    /// What the program has to be told besides a plan: with batches this small, a backlog that a
+    /// harness can afford takes the way that otherwise begins at 512 intents.
+    fn failpoints(self, plan: &str) -> String {
+        match self {
+            Load::Few | Load::Later => plan.to_owned(),
+            Load::Backlog => format!("package.batch=bound@2;{plan}"),
+        }
+    }
+}
+
 /// A site that records each effect of its second sink, which fails the first time it is called.
 ///
 /// `records` is outside of what a power cut forgets: it is what the world saw.
 pub struct Work {
     pub site: Site,
     pub log: Log,
+    load: Load,
     records: PathBuf,
 }
 
 impl Work {
     /// Makes the site and drops the files, all of it on the disk before anything is broken.
-    pub fn prepare(roots: &[&Path], records: &Path) -> Self {
+    pub fn prepare(load: Load, roots: &[&Path], records: &Path) -> Self {
         std::fs::create_dir_all(records).unwrap();
         let site = Site::at(roots, &config(records));
-        let mut work = Work { site, log: Log::default(), records: records.to_owned() };
+        let mut work = Work { site, log: Log::default(), load, records: records.to_owned() };
+        if load == Load::Later {
+            assert_eq!(work.run_bounded().code, Some(0), "there is nothing to do");
+        }
         work.drop_all();
         work
     }
@@ -33,11 +62,7 @@ impl Work {
         for (index, (target, replicas)) in
             [("web", 3), ("web", 5), ("db", 2), ("web", 4), ("smf", 7)].into_iter().enumerate()
         {
-            let text = json!({
-                "intent_type": "scaling", "target": target, "namespace": "default",
-                "replicas": replicas, "correlation_id": format!("c{index}"),
-            });
-            self.drop(&format!("intent-{index}.json"), &text.to_string(), Expect::Admitted);
+            self.drop_admitted(index, target, replicas);
         }
         let unknown = json!({
             "intent_type": "scaling", "target": "web", "namespace": "default", "replicas": 3,
@@ -45,9 +70,21 @@ impl Work {
         });
         self.drop("intent-6.json", &unknown.to_string(), Expect::Rejected("SCHEMA_UNKNOWN_FIELD"));
         self.drop("intent-7.json", "{\"intent_type\":", Expect::Rejected("INCOMPLETE"));
+        let further = if self.load == Load::Backlog { FURTHER } else { 0 };
+        for index in 8..8 + further {
+            self.drop_admitted(index, &format!("t{index}"), 3);
+        }
         for directory in [self.site.inbox(), self.site.root().to_owned()] {
             std::fs::File::open(directory).and_then(|directory| directory.sync_all()).unwrap();
         }
+    }
+
+    fn drop_admitted(&mut self, index: usize, target: &str, replicas: u64) {
+        let text = json!({
+            "intent_type": "scaling", "target": target, "namespace": "default",
+            "replicas": replicas, "correlation_id": format!("c{index}"),
+        });
+        self.drop(&format!("intent-{index}.json"), &text.to_string(), Expect::Admitted);
     }
 
     fn drop(&mut self, name: &str, text: &str, expect: Expect) {
@@ -57,8 +94,12 @@ impl Work {
         self.log.dropped(name, text, expect);
     }
 
-    /// The arguments that do the work once and end.
-    pub const ARGS: [&str; 3] = ["batch", "-o", "jsonl"];
+    /// The command that does the work once and ends, under a plan as in `FAILPOINTS`.
+    pub fn command(&self, plan: &str) -> Command {
+        let mut command = self.site.command(&["batch", "-o", "jsonl"]);
+        command.env("FAILPOINTS", self.load.failpoints(plan));
+        command
+    }
 
     /// Runs it to its end without any fault. Exit code 1 says that some were rejected.
     pub fn finish(&mut self) -> Finished {
@@ -69,7 +110,7 @@ impl Work {
 
     /// Like [`Site::run`]; one that does not end is killed and has no exit code.
     fn run_bounded(&self) -> Finished {
-        let mut command = self.site.command(&Self::ARGS);
+        let mut command = self.command("");
         let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().expect("the binary starts");
         let start = Instant::now();

@@ -80,9 +80,15 @@ pub fn documents(text: &str) -> Result<Vec<Node>, Error> {
 
 type Events<'a> = Parser<'a, granit_parser::StrInput<'a>>;
 
+/// The next event that is data. Comments are events wherever any crate in the build asks for them.
 fn next<'a>(events: &mut Events<'a>) -> Result<(Event<'a>, Span), Error> {
-    let event = events.next_event().ok_or(Error::End)?;
-    event.map_err(|source| Error::Scan { source: source.into() })
+    loop {
+        let event = events.next_event().ok_or(Error::End)?;
+        match event.map_err(|source| Error::Scan { source: source.into() })? {
+            (Event::Comment(..), _) => {}
+            data => return Ok(data),
+        }
+    }
 }
 
 fn node<'a>(

@@ -8,14 +8,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::client::Body;
 use serde::de::DeserializeOwned;
 
-use crate::sink::cluster::trouble::{Refusal, Trouble};
+use crate::sink::cluster::trouble::{Refusal, Trouble, innermost};
 
 /// Most of an answer that is read. The largest that is wanted is a package of Porch: 6 MiB of texts
 /// at the server's limit, which JSON may make twice as long.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
-
-/// Who we say we are.
-const USER_AGENT: &str = concat!("intentd/", env!("CARGO_PKG_VERSION"));
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -63,8 +60,7 @@ impl<'a> Call<'a> {
         let request = Request::builder()
             .method(self.method.clone())
             .uri(target)
-            .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, USER_AGENT);
+            .header(header::ACCEPT, "application/json");
         let (kind, body) = match &self.content {
             Content::None => return request.body(Body::empty()),
             Content::Json(body) => ("application/json", body),
@@ -126,15 +122,6 @@ fn unsent(error: kube::Error) -> Trouble {
         kube::Error::Auth(_) => Trouble::access(&error),
         _ => Trouble::lost(innermost(&error)),
     }
-}
-
-/// The first cause: what lies around it says only that a call failed.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// Percent-encoding of all but the unreserved characters of RFC 3986.

@@ -18,12 +18,13 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::{HeaderValue, header};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::runtime::Runtime;
 
 use crate::config::ClusterAccess;
 
-pub use call::{Call, Content, Reply};
+pub use call::{Call, Content, Reply, escaped};
 pub use trouble::{Cause, Refusal, Trouble};
 
 /// Threads of the runtime: they carry bytes and decide nothing.
@@ -32,10 +33,14 @@ const THREADS: usize = 2;
 /// How long a connection may take to be made; a firewall that drops packets says nothing.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
+/// Who we say we are, in watches too.
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("intentd/", env!("CARGO_PKG_VERSION")));
+
 /// All clusters that a process talks to.
 #[derive(Debug)]
 pub struct Clusters {
-    runtime: Arc<Runtime>,
+    runtime: Arc<Threads>,
     known: Mutex<HashMap<ClusterAccess, Arc<Cluster>>>,
 }
 
@@ -51,7 +56,7 @@ impl Clusters {
             .thread_name("cluster")
             .enable_all()
             .build()?;
-        Ok(Clusters { runtime: Arc::new(runtime), known: Mutex::default() })
+        Ok(Clusters { runtime: Arc::new(Threads(Some(runtime))), known: Mutex::default() })
     }
 
     /// The cluster behind these settings. No file is read and nobody is called yet: what is wrong
@@ -67,10 +72,29 @@ impl Clusters {
     }
 }
 
+/// The runtime. A task of its own may be the last to let go of it, where waiting for its threads
+/// would be a panic, so nobody does.
+#[derive(Debug)]
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn get(&self) -> &Runtime {
+        self.0.as_ref().expect("it is only taken on drop")
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// One API server with our credentials there.
 pub struct Cluster {
     access: ClusterAccess,
-    runtime: Arc<Runtime>,
+    runtime: Arc<Threads>,
     client: Mutex<Client>,
 }
 
@@ -90,7 +114,7 @@ impl fmt::Debug for Cluster {
 impl Cluster {
     /// Runs what calls the server to its end, on this thread. Not to be used inside of a future.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.runtime.block_on(future)
+        self.runtime.get().block_on(future)
     }
 
     /// Starts something that goes on beside the caller until it ends or is aborted.
@@ -98,7 +122,7 @@ impl Cluster {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.runtime.spawn(future)
+        self.runtime.get().spawn(future)
     }
 
     /// Calls the server and waits for the whole answer, until `due` at the latest.
@@ -181,5 +205,29 @@ async fn config(access: &ClusterAccess) -> Result<Config, Error> {
     // Ours is the only retry there is: kube's own would go on for hours.
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_MAX);
+    config.headers.push((header::USER_AGENT, USER_AGENT));
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_of_its_own_may_be_the_last_to_let_go_of_a_cluster() {
+        let clusters = Clusters::new().unwrap();
+        let cluster = clusters.at(ClusterAccess::default());
+        let (gate, opened) = tokio::sync::oneshot::channel::<()>();
+        let held = Arc::clone(&cluster);
+        let (done, ended) = crossbeam_channel::bounded(1);
+        cluster.spawn(async move {
+            let _ = opened.await;
+            // A panic takes the sender with it.
+            drop(held);
+            let _ = done.send(());
+        });
+        drop((clusters, cluster));
+        gate.send(()).unwrap();
+        assert_eq!(ended.recv(), Ok(()));
+    }
 }

@@ -12,6 +12,15 @@ use crate::telemetry::Chain;
 /// Characters of a server's message that are kept: a conflict names every owner, a render its package.
 const SAID_CHARS_MAX: usize = 600;
 
+/// The first cause: what lies around it says only that a call failed.
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
 fn shown(said: &[u8]) -> String {
     let line: Vec<u8> =
         said.iter().map(|b| if matches!(b, b'\n' | b'\r' | b'\t') { b' ' } else { *b }).collect();
@@ -54,6 +63,24 @@ pub struct Cause {
 impl Trouble {
     pub(super) fn access(error: &(dyn std::error::Error + 'static)) -> Self {
         Trouble::Access { said: shown(Chain(error).to_string().as_bytes()) }
+    }
+
+    /// What a watch or another call of the client itself has met.
+    pub fn of(error: &kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Trouble::of_status(status),
+            kube::Error::Auth(_) => Trouble::access(error),
+            other => Trouble::lost(innermost(other)),
+        }
+    }
+
+    /// A refusal that came as an object.
+    pub fn of_status(status: &kube::core::Status) -> Self {
+        Trouble::Refused(Box::new(Refusal {
+            reason: status.reason.clone(),
+            message: shown(status.message.as_bytes()),
+            ..Refusal::bare(status.code)
+        }))
     }
 
     /// No whole answer came.

@@ -14,7 +14,7 @@ use crate::limits::DELIVERY_MAX;
 use crate::model::{Code, Intent, Seq};
 use crate::sink::git::Git;
 use crate::sink::git::existing::Existing;
-use crate::sink::{Change, Comparison, Delivery, Fault, Retry};
+use crate::sink::{Change, Comparison, Delivery, Fault, Retry, Sink};
 
 /// Asks the remote and changes nothing there.
 ///
@@ -56,6 +56,20 @@ pub fn compare(
         after: change.text,
     });
     Ok(Comparison::Different(changes.collect()))
+}
+
+/// Whether the branch can be reached, asked from a temporary directory: the sink's own is the leader's.
+///
+/// # Errors
+///
+/// The fault that a delivery would meet now.
+pub fn probe(settings: &GitSettings) -> Result<(), Fault> {
+    let unusable = |message| Fault { code: Code::SinkUnavailable, message, retry: Retry::Never };
+    let scratch = Scratch::new()
+        .map_err(|error| unusable(format!("no temporary directory can be made: {error}")))?;
+    let mut git = Git::new("check".to_owned(), settings, &scratch.path)
+        .map_err(|error| unusable(error.to_string()))?;
+    Sink::probe(&mut git)
 }
 
 /// A directory of ours alone, removed in the end.

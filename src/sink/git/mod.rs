@@ -37,7 +37,7 @@ use program::Program;
 use round::{fail, moving};
 use site::Site;
 
-pub use comparison::compare;
+pub use comparison::{compare, probe};
 pub use site::Error;
 
 /// Intents in one commit: a message that people still read, and a push that is soon done.

@@ -159,9 +159,9 @@ impl Git {
         let commit = fault::step("git.commit", || self.clone.commit(base, &changes, &text, due))?;
         let offered = Offered { commit: commit.clone() };
         let step = Step(serde_json::to_string(&offered).expect("a text becomes JSON"));
-        for delivery in deliveries {
-            context.journal.record(delivery.seq, &step)?;
-        }
+        let steps: Vec<_> =
+            deliveries.iter().map(|delivery| (delivery.seq, step.clone())).collect();
+        context.journal.record_all(&steps)?;
         context.fence.check()?;
         match fault::step("git.push", || self.clone.push(&commit, due))? {
             Pushed::Accepted => {

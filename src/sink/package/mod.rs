@@ -26,6 +26,7 @@ use rustix::io::Errno;
 
 use crate::compose;
 use crate::fault;
+use crate::limits::GROUP_MAX;
 use crate::model::Code;
 use crate::sink::lock::{self, Lock};
 use crate::sink::{
@@ -127,6 +128,10 @@ pub fn compare(dir: &Path, package: &compose::Package) -> Result<Comparison, Fau
 impl Sink for Package {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn batch_max(&self) -> usize {
+        fault::bounded("package.batch", GROUP_MAX)
     }
 
     fn second_hand(&self) -> Option<Box<dyn Sink>> {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::http::{Request, Response};
+use super::status;
 
 /// What happens instead of a proper answer.
 #[derive(Clone, Debug)]
@@ -43,6 +46,13 @@ impl Fault {
     pub fn status(status: u16, body: &str) -> Self {
         Fault::new(Wrong::Answer { status, headers: Vec::new(), body: body.to_owned() })
             .header("Content-Type", "text/plain; charset=utf-8")
+    }
+
+    /// An answer with a `Status` of the API.
+    pub fn api(code: u16, reason: &str, message: &str) -> Self {
+        let body = status::body(code, reason, message, Value::Null).to_string();
+        Fault::new(Wrong::Answer { status: code, headers: Vec::new(), body })
+            .header("Content-Type", "application/json")
     }
 
     /// What priority and fairness answers when its queues are full.

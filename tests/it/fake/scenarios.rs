@@ -1,151 +1,24 @@
 //! One list of requests, sent to the fake and to a real API server; what the client saw is
 //! compared, step by step. Where they differ, the fake is wrong.
+//!
+//! What the real one answered is in `recorded`, so that the fake is held against it without one as
+//! well. Written anew, when a step has changed, by a run with a real server and `INTENTD_RECORD=1`.
+
+mod side;
+mod steps;
 
 use serde_json::{Value, json};
 
-use super::client::{self, APPLY, JSON, MERGE, Watch};
-use super::seen::{Known, Seen};
-use super::{Cluster, Refusal, Resource, workload};
+use super::client::{self, Watch};
+use super::{Cluster, Refusal, Request, Resource, Response, Routes, Store, workload};
 use crate::real;
 use crate::support::wait_until;
+use side::{Side, compare};
+use steps::{created, get, merge, post};
 
-/// Who asks where rules are tried; both servers know it by this name.
-const USER: &str = super::rules::USER;
-
-/// One request. In paths and bodies `{NS}` is the namespace, `{RV}` the version that the last
-/// answer had, `{UID}` the uid of the last object; see also [`SHORT`].
-struct Step {
-    method: &'static str,
-    path: String,
-    body: Option<(&'static str, String)>,
-    /// Waits for the rollout of a workload before, so that nobody else writes to it.
-    settled: &'static str,
-    /// As an ordinary user, instead of the administrator.
-    ordinary: bool,
-}
-
-/// What would be repeated in each line of a list.
-const SHORT: [(&str, &str); 8] = [
-    ("{D}", "/apis/apps/v1/namespaces/{NS}/deployments"),
-    ("{S}", "/apis/apps/v1/namespaces/{NS}/statefulsets"),
-    ("{H}", "/apis/autoscaling/v2/namespaces/{NS}/horizontalpodautoscalers"),
-    ("{G}", "/apis/it.intentd.example/v1/namespaces/{NS}/gadgets"),
-    ("{DEPLOYMENT}", r#""apiVersion":"apps/v1","kind":"Deployment""#),
-    ("{GADGET}", r#""apiVersion":"it.intentd.example/v1","kind":"Gadget""#),
-    ("{REVIEW}", r#""apiVersion":"authorization.k8s.io/v1","kind":"SelfSubjectAccessReview""#),
-    ("{WEB}", r#""metadata":{"name":"web","namespace":"{NS}"}"#),
-];
-
-fn step(method: &'static str, path: &str, body: Option<(&'static str, &str)>) -> Step {
-    let long = |text: &str| SHORT.iter().fold(text.to_owned(), |it, (s, l)| it.replace(s, l));
-    let body = body.map(|(kind, body)| (kind, long(body)));
-    Step { method, path: long(path), body, settled: "", ordinary: false }
-}
-
-fn get(path: &str) -> Step {
-    step("GET", path, None)
-}
-
-fn delete(path: &str) -> Step {
-    step("DELETE", path, None)
-}
-
-fn post(path: &str, body: &str) -> Step {
-    step("POST", path, Some((JSON, body)))
-}
-
-fn merge(path: &str, body: &str) -> Step {
-    step("PATCH", path, Some((MERGE, body)))
-}
-
-fn put(path: &str, metadata: &str, replicas: &str) -> Step {
-    let body = format!(
-        r#"{{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{{{metadata},"namespace":"{{NS}}"}},"spec":{{"replicas":{replicas}}}}}"#
-    );
-    step("PUT", path, Some((JSON, &body)))
-}
-
-fn apply(path: &str, body: &str) -> Step {
-    step("PATCH", path, Some((APPLY, body)))
-}
-
-/// The step, once the controllers are done with a workload.
-fn once(settled: &'static str, step: Step) -> Step {
-    Step { settled, ..step }
-}
-
-fn created(kind: &str, name: &str, replicas: u32) -> Step {
-    let plural = if kind == "Deployment" { "{D}" } else { "{S}" };
-    let body = workload(kind, "{NS}", name, replicas).to_string();
-    post(&format!("{plural}?fieldManager=owner"), &body)
-}
-
-/// A server and what is needed to compare it.
-struct Side<'a> {
-    url: &'a str,
-    known: Known,
-}
-
-impl<'a> Side<'a> {
-    fn new(url: &'a str, namespace: &str) -> Self {
-        Side { url, known: Known::new(namespace) }
-    }
-
-    fn run(&mut self, steps: &[Step]) -> Vec<Seen> {
-        steps.iter().map(|step| self.send(step)).collect()
-    }
-
-    fn send(&mut self, step: &Step) -> Seen {
-        if !step.settled.is_empty() {
-            self.wait_for_rollout(step.settled);
-        }
-        let path = self.known.fill(&step.path);
-        let body = step.body.as_ref().map(|(kind, body)| (*kind, self.known.fill(body)));
-        let body = body.as_ref().map(|(kind, body)| (*kind, body.as_str()));
-        let user = if step.ordinary { &[("Impersonate-User", USER)][..] } else { &[] };
-        let answer = client::send_with(self.url, step.method, &path, body, user)
-            .unwrap_or_else(|error| panic!("{} {path}: {error}", step.method));
-        self.known.see(&answer)
-    }
-
-    /// Until the controllers have nothing left to do for it.
-    fn wait_for_rollout(&self, workload: &str) {
-        let path = format!("/apis/apps/v1/namespaces/{}/{workload}", self.known.namespace);
-        wait_until("a finished rollout", || {
-            let object = client::get(self.url, &path).unwrap().json();
-            let (spec, status) = (&object["spec"], &object["status"]);
-            let replicas = spec["replicas"].as_i64().unwrap_or(0);
-            let counts = ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"];
-            let all = counts.iter().all(|it| status[*it].as_i64().unwrap_or(0) == replicas);
-            let left = status["terminatingReplicas"].as_i64().unwrap_or(0);
-            status["observedGeneration"] == object["metadata"]["generation"] && all && left == 0
-        });
-    }
-}
-
-/// Sends a list to the fake, and to the real server where there is one; the two have to agree.
-#[track_caller]
-fn compare(fake: &Cluster, real: Option<(&real::Cluster, &str)>, steps: &[Step]) -> Vec<Seen> {
-    fake.namespace("it");
-    let url = fake.url();
-    let ours = Side::new(&url, "it").run(steps);
-    fake.take_violations();
-    if let Some((real, namespace)) = real {
-        let theirs = Side::new(real.url(), namespace).run(steps);
-        let mut differences = String::new();
-        for (at, step) in steps.iter().enumerate() {
-            let Step { method, path, body, .. } = step;
-            if ours[at] != theirs[at] {
-                let body = body.as_ref().map_or("", |(_, body)| body);
-                differences += &format!(
-                    "\nstep {at}: {method} {path} {body}\n  fake {}\n  real {}\n",
-                    ours[at], theirs[at]
-                );
-            }
-        }
-        assert!(differences.is_empty(), "the fake is not like the real one:\n{differences}");
-    }
-    ours
+/// A namespace of the real server for one list, where there is one.
+fn real_namespace() -> Option<(&'static real::Cluster, String)> {
+    real::shared().map(|real| (real, real.namespace()))
 }
 
 fn gadgets() -> Resource {
@@ -201,344 +74,209 @@ fn fake_with_gadgets() -> Cluster {
     fake
 }
 
-fn scaling() -> Vec<Step> {
-    const SCALE: &str = "{D}/web/scale?fieldManager=intentd";
-    const DB: &str = "{S}/db/scale?fieldManager=intentd";
-    vec![
-        created("Deployment", "web", 2),
-        created("Deployment", "web", 2),
-        created("StatefulSet", "db", 1),
-        once("deployments/web", get("{D}/web")),
-        get("{D}/web/scale"),
-        merge(SCALE, r#"{"metadata":{"resourceVersion":"{RV}"},"spec":{"replicas":3}}"#),
-        merge(SCALE, r#"{"metadata":{"resourceVersion":"1"},"spec":{"replicas":4}}"#),
-        merge(SCALE, r#"{"metadata":{"resourceVersion":"abc"},"spec":{"replicas":4}}"#),
-        merge(SCALE, r#"{"metadata":{"uid":"{UID}"},"spec":{"replicas":3}}"#),
-        merge(
-            SCALE,
-            r#"{"metadata":{"uid":"11111111-8c1f-5c8a-8899-833a467f7bd1"},"spec":{"replicas":4}}"#,
-        ),
-        merge(SCALE, r#"{"metadata":{"name":"other"},"spec":{"replicas":4}}"#),
-        merge(SCALE, r#"{"spec":{"replicas":-1}}"#),
-        merge(SCALE, r#"{"spec":{"replicas":"4"}}"#),
-        merge(SCALE, r#"{"spec":{"replicas":3.5}}"#),
-        merge(SCALE, r#"{"spec":{"replicas":3000000000}}"#),
-        merge(SCALE, r#"{"spec":{"replicas":true}}"#),
-        merge(SCALE, r#"{"spec":{"replicsa":4}}"#),
-        merge(
-            "{D}/web/scale?fieldManager=intentd&fieldValidation=Strict",
-            r#"{"spec":{"replicsa":4}}"#,
-        ),
-        merge(
-            "{D}/web/scale?fieldManager=intentd&fieldValidation=Maybe",
-            r#"{"spec":{"replicas":4}}"#,
-        ),
-        merge("{D}/web/scale?fieldManager=intentd&dryRun=All", r#"{"spec":{"replicas":9}}"#),
-        merge("{D}/web/scale?fieldManager=intentd&dryRun=Some", r#"{"spec":{"replicas":9}}"#),
-        merge("{D}/web/scale?fieldManager=intentd&force=true", r#"{"spec":{"replicas":9}}"#),
-        merge(SCALE, r#"{"spec":{"replicas":3}"#),
-        post(SCALE, "{}"),
-        step("PATCH", SCALE, Some((JSON, "{}"))),
-        once("deployments/web", get("{D}/web/scale")),
-        merge(SCALE, r#"{"metadata":{"resourceVersion":"{RV}"},"spec":{"replicas":3}}"#),
-        merge(SCALE, r#"{"metadata":{"resourceVersion":"{RV}"},"spec":{"replicas":null}}"#),
-        once("deployments/web", get("{D}/web/scale")),
-        get("{D}/web"),
-        merge("{D}/web?fieldManager=intentd", r#"{"spec":{"replicas":null}}"#),
-        merge("{D}/web?fieldManager=intentd", r#"{"spec":{"replicas":-4}}"#),
-        merge("{D}/web?fieldManager=intentd", r#"{"spec":{"replicas":"4"}}"#),
-        merge(
-            "{D}/web?fieldManager=intentd",
-            r#"{"metadata":{"resourceVersion":"1"},"spec":{"replicas":4}}"#,
-        ),
-        get("{D}/none"),
-        get("{D}/none/scale"),
-        merge("{D}/none/scale?fieldManager=intentd", r#"{"spec":{"replicas":3}}"#),
-        merge("{S}/none/scale?fieldManager=intentd", r#"{"spec":{"replicas":3}}"#),
-        merge(
-            "/apis/apps/v1/namespaces/nowhere/deployments/web/scale?fieldManager=intentd",
-            r#"{"spec":{"replicas":3}}"#,
-        ),
-        get("/apis/apps/v1/namespaces/nowhere/deployments"),
-        once("statefulsets/db", get("{S}/db/scale")),
-        merge(
-            "{S}/db/scale?fieldManager=intentd",
-            r#"{"metadata":{"resourceVersion":"{RV}"},"spec":{"replicas":2}}"#,
-        ),
-        merge("{S}/db/scale?fieldManager=intentd", r#"{"spec":{"replicas":-2}}"#),
-        once("statefulsets/db", get("{S}/db")),
-        once("statefulsets/db", get("{S}/db/scale")),
-        put(DB, r#""name":"db","resourceVersion":"{RV}""#, "3"),
-        put(DB, r#""name":"db","resourceVersion":"1""#, "4"),
-        put(DB, r#""name":"db""#, "4"),
-        put(DB, r#""name":"other""#, "5"),
-        put(DB, r#""name":"db""#, "-5"),
-        put(DB, r#""name":"db""#, "\"5\""),
-        put("{S}/none/scale?fieldManager=intentd", r#""name":"none""#, "5"),
-        delete("{D}/none"),
-    ]
-}
-
 #[test]
 fn scaling_a_workload_is_answered_as_by_a_real_server() {
-    let real = real::shared();
-    let namespace = real.map(real::Cluster::namespace).unwrap_or_default();
-    compare(&Cluster::start(), real.map(|real| (real, &*namespace)), &scaling());
-}
-
-fn applying() -> Vec<Step> {
-    let with = |name: &str, replicas: &str, more: &str| {
-        format!(
-            r#"{{{{DEPLOYMENT}},"metadata":{{"name":"{name}"{more}}},"spec":{{"replicas":{replicas}}}}}"#
-        )
-    };
-    let of = |manager: &str, more: &str, body: String| {
-        apply(&format!("{{D}}/web?fieldManager={manager}{more}"), &body)
-    };
-    let web = |replicas: &str| with("web", replicas, "");
-    let uid = r#","uid":"11111111-8c1f-5c8a-8899-833a467f7bd1""#;
-    vec![
-        created("Deployment", "web", 2),
-        of("a", "", web("3")),
-        of("a", "", web("2")),
-        of("b", "", web("3")),
-        of("a", "&force=true&dryRun=All", web("5")),
-        once("deployments/web", get("{D}/web")),
-        of("a", "&force=true", web("3")),
-        of("b", "", web("3")),
-        of("c", "", web("4")),
-        of("c", "&force=true", web("4")),
-        merge("{D}/web/scale?fieldManager=s", r#"{"spec":{"replicas":5}}"#),
-        of("c", "", web("6")),
-        apply("{D}/web", &web("6")),
-        of("c", "", with("other", "6", "")),
-        of("c", "&force=true&fieldValidation=Strict", web("3").replace("replicas", "replicsa")),
-        of("c", "&force=true", web("\"3\"")),
-        of("c", "&force=true", web("-1")),
-        of("c", "&force=true", with("web", "4", uid)),
-        of("c", "&force=true", with("web", "4", r#","resourceVersion":"1""#)),
-        of("c", "&force=true", r#"{"apiVersion":"apps/v1","metadata":{"name":"web"}}"#.to_owned()),
-        apply("{D}/none?fieldManager=c", &with("none", "4", "")),
-        apply("{D}/none?fieldManager=c", &with("none", "4", uid)),
-        of("c", "&force=true", web("6")),
-        of("c", "", r#"{{DEPLOYMENT},"metadata":{"name":"web"}}"#.to_owned()),
-        once("deployments/web", get("{D}/web")),
-    ]
+    let real = real_namespace();
+    let real = real.as_ref().map(|(real, namespace)| (*real, &**namespace));
+    compare("scaling", &Cluster::start(), real, &steps::scaling());
 }
 
 #[test]
 fn server_side_apply_is_answered_as_by_a_real_server() {
-    let real = real::shared();
-    let namespace = real.map(real::Cluster::namespace).unwrap_or_default();
-    compare(&Cluster::start(), real.map(|real| (real, &*namespace)), &applying());
-}
-
-fn objects() -> Vec<Step> {
-    const CREATE: &str = "{G}?fieldManager=intentd";
-    const GADGET: &str = r#"{{GADGET},"metadata":{"name":"g"},"spec":{"replicas":2,"note":"x"}}"#;
-    let other = |name: &str, spec: &str| {
-        format!(r#"{{{{GADGET}},"metadata":{{"name":"{name}"}},"spec":{spec}}}"#)
-    };
-    let absent = "/apis/absent.intentd.example/v1/namespaces/{NS}/networkintents";
-    vec![
-        get("/version"),
-        get("/apis/apps/v1"),
-        get("/apis/apps"),
-        get("/apis/autoscaling/v2"),
-        get("/apis/it.intentd.example/v1"),
-        get("/apis/absent.intentd.example/v1"),
-        get("/nothing"),
-        get("/apis/apps/v1/namespaces/{NS}/deploymentz/web"),
-        get("/apis/apps/v1/namespaces/{NS}/deployments/web/scales"),
-        post(absent, GADGET),
-        post("{G}?fieldManager=intentd&dryRun=All", GADGET),
-        get("{G}/g"),
-        post(CREATE, GADGET),
-        post(CREATE, GADGET),
-        post("{G}?fieldManager=intentd&dryRun=All", GADGET),
-        get("{G}/g"),
-        post("/apis/it.intentd.example/v1/namespaces/nowhere/gadgets?fieldManager=intentd", GADGET),
-        post(
-            CREATE,
-            r#"{{GADGET},"metadata":{"name":"g","namespace":"other"},"spec":{"replicas":2}}"#,
-        ),
-        post(CREATE, &other("A_b", r#"{"replicas":2}"#)),
-        post(CREATE, &other("h", r#"{"replicas":"2"}"#)),
-        post(CREATE, &other("h", r#"{"replicas":-2}"#)),
-        post(CREATE, &other("h", r#"{"note":"x"}"#)),
-        post(CREATE, &other("h", r#"{"replicas":2,"more":1}"#)),
-        post(
-            "{G}?fieldManager=intentd&fieldValidation=Strict",
-            &other("i", r#"{"replicas":2,"more":1}"#),
-        ),
-        post(CREATE, "{"),
-        step("POST", CREATE, Some(("text/plain", GADGET))),
-        get("{G}/g/scale"),
-        merge(
-            "{G}/g/scale?fieldManager=intentd",
-            r#"{"metadata":{"resourceVersion":"{RV}"},"spec":{"replicas":3}}"#,
-        ),
-        merge(
-            "{G}/g/scale?fieldManager=intentd",
-            r#"{"metadata":{"resourceVersion":"1"},"spec":{"replicas":4}}"#,
-        ),
-        merge("{G}/g/scale?fieldManager=intentd", r#"{"spec":{"replicas":-4}}"#),
-        merge("{G}/g/scale?fieldManager=intentd", r#"{"spec":{"replicas":"4"}}"#),
-        get("{G}/g"),
-        get("{G}"),
-        get("{G}?fieldSelector=metadata.name%3Dg"),
-        get("{G}?labelSelector=a%3D%3D%3Db"),
-        get("{D}?fieldSelector=spec.replicas%3D3"),
-        get("{H}"),
-        post(
-            "{H}?fieldManager=intentd",
-            r#"{"apiVersion":"autoscaling/v2","kind":"HorizontalPodAutoscaler","metadata":{"name":"h"},"spec":{"scaleTargetRef":{"apiVersion":"apps/v1","kind":"Deployment","name":"absent"},"minReplicas":1,"maxReplicas":4}}"#,
-        ),
-        merge("{H}/h?fieldManager=intentd", r#"{"spec":{"minReplicas":3}}"#),
-        merge("{H}/h?fieldManager=intentd", r#"{"spec":{"minReplicas":5}}"#),
-        merge(
-            "{H}/h?fieldManager=intentd",
-            r#"{"metadata":{"resourceVersion":"1"},"spec":{"minReplicas":2}}"#,
-        ),
-        merge("{H}/none?fieldManager=intentd", r#"{"spec":{"minReplicas":2}}"#),
-        get("{H}"),
-        get("/api/v1/namespaces/{NS}"),
-        get("/api/v1/namespaces/nowhere"),
-        get("{G}?watch=1&resourceVersion=abc"),
-        get("{G}?watch=1&resourceVersion=1&timeoutSeconds=1"),
-        get("{G}?watch=1&sendInitialEvents=true"),
-        get("{G}?watch=1&timeoutSeconds=1"),
-        get("{G}/g"),
-        merge("{G}/g?fieldManager=intentd", r#"{"spec":{"note":"y"}}"#),
-        delete("{G}/g"),
-        get("{G}?watch=1&resourceVersion={RV}&timeoutSeconds=1"),
-        post(
-            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
-            r#"{{REVIEW},"spec":{"resourceAttributes":{"namespace":"{NS}","verb":"get","group":"apps","resource":"deployments"}}}"#,
-        ),
-    ]
+    let real = real_namespace();
+    let real = real.as_ref().map(|(real, namespace)| (*real, &**namespace));
+    compare("applying", &Cluster::start(), real, &steps::applying());
 }
 
 #[test]
 fn objects_lists_watches_and_discovery_are_answered_as_by_a_real_server() {
-    let real = real::shared();
-    let namespace = real.map(real::Cluster::namespace).unwrap_or_default();
-    real.inspect(|real| with_gadgets(real));
-    compare(&fake_with_gadgets(), real.map(|real| (real, &*namespace)), &objects());
-}
-
-fn forbidden() -> Vec<Step> {
-    let mut steps = vec![
-        get("{D}/web"),
-        get("{D}"),
-        get("{D}?watch=true"),
-        get("{D}?fieldSelector=metadata.name%3Dweb"),
-        get("{D}/web/scale"),
-        merge("{D}/web/scale?fieldManager=intentd", r#"{"spec":{"replicas":3}}"#),
-        post("{D}?fieldManager=intentd", "{}"),
-        get("{H}"),
-        get("/apis/autoscaling/v2/horizontalpodautoscalers"),
-        get("/api/v1/namespaces/{NS}"),
-        post(
-            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
-            r#"{{REVIEW},"spec":{"resourceAttributes":{"namespace":"{NS}","verb":"patch","group":"apps","resource":"deployments","subresource":"scale"}}}"#,
-        ),
-    ];
-    for step in &mut steps {
-        step.ordinary = true;
-    }
-    steps
+    let real = real_namespace();
+    let real = real.as_ref().map(|(real, namespace)| (*real, &**namespace));
+    real.inspect(|(real, _)| with_gadgets(real));
+    compare("objects", &fake_with_gadgets(), real, &steps::objects());
 }
 
 #[test]
 fn what_is_forbidden_is_answered_as_by_a_real_server() {
-    let real = real::shared();
-    let namespace = real.map(real::Cluster::namespace).unwrap_or_default();
+    let real = real_namespace();
+    let real = real.as_ref().map(|(real, namespace)| (*real, &**namespace));
     let fake = Cluster::start();
     for resource in ["deployments", "deployments/scale", "horizontalpodautoscalers", "namespaces"] {
         fake.forbid("*", resource);
     }
-    compare(&fake, real.map(|real| (real, &*namespace)), &forbidden());
+    compare("forbidden", &fake, real, &steps::forbidden());
 }
 
-/// Two requests that admission refuses, and how a real server is made to refuse them.
-#[test]
-fn what_admission_refuses_is_answered_as_by_a_real_server() {
-    let real = real::shared();
-    let namespace = real.map(real::Cluster::namespace).unwrap_or_default();
-    real.inspect(|real| with_gadgets(real));
-    let fake = fake_with_gadgets();
-    let with_real = real.map(|real| (real, &*namespace));
+/// With 11 replicas, which the policy of the next test refuses.
+const SCALE: &str = "{D}/web/scale?fieldManager=intentd";
+const ELEVEN: &str = r#"{"spec":{"replicas":11}}"#;
 
-    compare(&fake, with_real, &[created("Deployment", "web", 2)]);
-    let message = "at most ten".to_owned();
-    let refusal = Refusal::Policy { policy: "few-it".to_owned(), message };
+#[test]
+fn what_a_policy_and_a_quota_refuse_is_answered_as_by_a_real_server() {
+    let fake = Cluster::start();
+    fake.put_as("owner", workload("Deployment", "it", "web", 2));
+    let refusal =
+        Refusal::Policy { policy: "few-it".to_owned(), message: "at most ten".to_owned() };
     fake.refuse("update", "deployments/scale", refusal.clone());
     fake.refuse("update", "deployments", refusal);
-    const SCALE: &str = "{D}/web/scale?fieldManager=intentd";
-    let too_many = || merge(SCALE, r#"{"spec":{"replicas":11}}"#);
-    if let Some(real) = real {
-        real.apply(&policy("few-it", &namespace).to_string());
-        let mut side = Side::new(real.url(), &namespace);
-        let probe = merge(&format!("{SCALE}&dryRun=All"), r#"{"spec":{"replicas":11}}"#);
-        wait_until("the policy", || side.send(&probe).status == 422);
-    }
-    compare(
-        &fake,
-        with_real,
-        &[too_many(), merge("{D}/web?fieldManager=intentd", r#"{"spec":{"replicas":11}}"#)],
-    );
-
     let message = "exceeded quota: few, requested: count/deployments.apps=1, used: \
                    count/deployments.apps=1, limited: count/deployments.apps=1";
     fake.refuse("create", "deployments", Refusal::Quota { message: message.to_owned() });
-    if let Some(real) = real {
+
+    let real = real_namespace();
+    if let Some((real, namespace)) = &real {
+        let mut side = Side::new(real.url(), namespace);
+        side.send(&created("Deployment", "web", 2));
+        real.apply(&policy("few-it", namespace).to_string());
+        let probe = merge(&format!("{SCALE}&dryRun=All"), ELEVEN);
+        wait_until("the policy", || side.send(&probe).status == 422);
         let hard = "--hard=count/deployments.apps=1";
-        real.kubectl(&["create", "quota", "few", hard, "-n", &namespace]);
+        real.kubectl(&["create", "quota", "few", hard, "-n", namespace]);
         let path = format!("/api/v1/namespaces/{namespace}/resourcequotas/few");
         wait_until("the quota's count", || {
             let quota = client::get(real.url(), &path).unwrap().json();
             quota["status"]["used"]["count/deployments.apps"] == "1"
         });
     }
-    compare(&fake, with_real, &[created("Deployment", "second", 1)]);
+    let steps = [
+        merge(SCALE, ELEVEN),
+        merge("{D}/web?fieldManager=intentd", ELEVEN),
+        created("Deployment", "second", 1),
+    ];
+    let with_real = real.as_ref().map(|(real, namespace)| (*real, &**namespace));
+    compare("admission", &fake, with_real, &steps);
+    if let Some((real, _)) = real {
+        let kinds = "validatingadmissionpolicy,validatingadmissionpolicybinding";
+        real.kubectl(&["delete", kinds, "few-it"]);
+    }
+}
 
+/// A webhook that says no to everything: with a code of its own, or with none.
+struct Webhook;
+
+impl Routes for Webhook {
+    fn answer(&mut self, request: &Request, _: &mut Store) -> Option<Response> {
+        let code = request.path.strip_prefix("/deny/")?;
+        let mut status = json!({"message": "at most ten"});
+        if let Ok(code) = code.parse::<u16>() {
+            status["code"] = json!(code);
+        }
+        let review = request.json();
+        let response = json!({
+            "uid": review["request"]["uid"], "allowed": false, "status": status,
+        });
+        let (version, kind) = (&review["apiVersion"], &review["kind"]);
+        let answer = json!({"apiVersion": version, "kind": kind, "response": response});
+        Some(Response::json(200, &answer))
+    }
+}
+
+/// The webhook's configuration on the real server, for workloads of one namespace.
+fn webhooks(webhook: &Cluster, namespace: &str) -> Value {
+    let authority = base64(webhook.authority_pem().expect("it speaks TLS").as_bytes());
+    let hook = |resource: &str, code: &str| {
+        json!({
+            "name": format!("few-{resource}.intentd.example"), "admissionReviewVersions": ["v1"],
+            "sideEffects": "None", "failurePolicy": "Fail",
+            "clientConfig": {"url": format!("{}/deny/{code}", webhook.url()), "caBundle": authority},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "rules": [{
+                "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"],
+                "resources": [format!("{resource}/scale")],
+            }],
+        })
+    };
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "few"},
+        "webhooks": [hook("deployments", "403"), hook("statefulsets", "none")],
+    })
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let group = |three: &[u8]| {
+        let all = three.iter().fold(0_usize, |all, byte| all << 8 | usize::from(*byte));
+        let all = all << (8 * (3 - three.len()));
+        let digit = |at: usize| match at <= three.len() {
+            true => char::from(DIGITS[all >> (18 - 6 * at) & 63]),
+            false => '=',
+        };
+        (0..4).map(digit).collect::<String>()
+    };
+    bytes.chunks(3).map(group).collect()
+}
+
+#[test]
+fn what_a_webhook_refuses_is_answered_as_by_a_real_server() {
+    let fake = Cluster::start();
+    fake.put_as("owner", workload("Deployment", "it", "web", 2));
+    fake.put_as("owner", workload("StatefulSet", "it", "db", 1));
+    for (resource, code) in [("deployments", 403), ("statefulsets", 400)] {
+        let webhook = format!("few-{resource}.intentd.example");
+        let refusal = Refusal::Webhook { webhook, code, message: "at most ten".to_owned() };
+        fake.refuse("update", &format!("{resource}/scale"), refusal);
+    }
+    let steps = [merge(SCALE, ELEVEN), merge("{S}/db/scale?fieldManager=intentd", ELEVEN)];
+
+    let webhook = Cluster::start_tls();
+    webhook.route(Box::new(Webhook));
+    let real = real_namespace();
+    if let Some((real, namespace)) = &real {
+        let mut side = Side::new(real.url(), namespace);
+        side.send(&created("Deployment", "web", 2));
+        side.send(&created("StatefulSet", "db", 1));
+        real.apply(&webhooks(&webhook, namespace).to_string());
+        let probe = merge("{S}/db/scale?fieldManager=intentd&dryRun=All", ELEVEN);
+        wait_until("the webhook", || side.send(&probe).status == 400);
+    }
+    let with_real = real.as_ref().map(|(real, namespace)| (*real, &**namespace));
+    compare("webhook", &fake, with_real, &steps);
+    if let Some((real, _)) = real {
+        real.kubectl(&["delete", "validatingwebhookconfiguration", "few"]);
+    }
+}
+
+#[test]
+fn what_is_being_deleted_is_answered_as_by_a_real_server() {
+    let fake = fake_with_gadgets();
+    fake.put_as("owner", workload("Deployment", "it", "web", 2));
     fake.terminate_namespace("it");
-    if let Some(real) = real {
-        let held = r#"{"metadata":{"finalizers":["example.com/hold"]}}"#;
-        let patch = ["patch", "deployment", "web", "--type=merge", "-p", held, "-n", &namespace];
-        real.kubectl(&patch);
-        real.kubectl(&["delete", "namespace", &namespace, "--wait=false"]);
+    fake.terminate("deployments", "it", "web");
+
+    let real = real_namespace();
+    if let Some((real, namespace)) = &real {
+        with_gadgets(real);
+        let mut side = Side::new(real.url(), namespace);
+        side.send(&created("Deployment", "web", 2));
+        side.wait_for_rollout("deployments/web");
+        finalizers(real, namespace, r#"["example.com/hold"]"#);
+        real.kubectl(&["delete", "namespace", namespace, "--wait=false"]);
         wait_until("the deletion of the Deployment", || {
             let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/web");
             let web = client::get(real.url(), &path).unwrap().json();
             web["metadata"]["deletionTimestamp"].is_string()
         });
     }
-    fake.terminate("deployments", "it", "web");
-    fake.admit_all();
     let gadget = r#"{{GADGET},"metadata":{"name":"g"},"spec":{"replicas":2}}"#;
-    compare(
-        &fake,
-        with_real,
-        &[
-            post("{G}?fieldManager=intentd", gadget),
-            get("/api/v1/namespaces/{NS}"),
-            get("{D}/web"),
-            get("{D}/web/scale"),
-            merge(SCALE, r#"{"spec":{"replicas":3}}"#),
-            get("{D}/web"),
-        ],
-    );
-    if let Some(real) = real {
-        let free = r#"{"metadata":{"finalizers":null}}"#;
-        real.kubectl(&["patch", "deployment", "web", "--type=merge", "-p", free, "-n", &namespace]);
-        real.kubectl(&[
-            "delete",
-            "validatingadmissionpolicy,validatingadmissionpolicybinding",
-            "few-it",
-        ]);
+    let steps = [
+        post("{G}?fieldManager=intentd", gadget),
+        get("/api/v1/namespaces/{NS}"),
+        get("{D}/web"),
+        get("{D}/web/scale"),
+        merge(SCALE, r#"{"spec":{"replicas":3}}"#),
+        get("{D}/web"),
+    ];
+    let with_real = real.as_ref().map(|(real, namespace)| (*real, &**namespace));
+    compare("deletion", &fake, with_real, &steps);
+    if let Some((real, namespace)) = &real {
+        finalizers(real, namespace, "null");
     }
+}
+
+fn finalizers(real: &real::Cluster, namespace: &str, them: &str) {
+    let patch = format!(r#"{{"metadata":{{"finalizers":{them}}}}}"#);
+    real.kubectl(&["patch", "deployment", "web", "--type=merge", "-p", &patch, "-n", namespace]);
 }
 
 /// A policy for Deployments of one namespace, with its binding of the same name.
@@ -611,5 +349,92 @@ fn a_watch_from_a_lists_version_tells_of_a_rollout_as_a_real_one_does() {
     assert_eq!(ours, [event(1, 2), event(2, 5)]);
     if let Some(real) = real::shared() {
         assert_eq!(rollout(real.url(), &real.namespace()), ours);
+    }
+}
+
+/// What is left after the server was killed and started again.
+fn after_a_restart(url: &str, restart: impl FnOnce()) -> Vec<Value> {
+    let mut side = Side::new(url, "default");
+    side.send(&created("Deployment", "web", 2));
+    side.wait_for_rollout("deployments/web");
+    let before = side.send(&get("{D}"));
+    let path = side.known.fill("{NS} {RV}");
+    let (namespace, version) = path.split_once(' ').expect("two words");
+    let watch = format!(
+        "/apis/apps/v1/namespaces/{namespace}/deployments?watch=1&resourceVersion={version}\
+         &timeoutSeconds=1"
+    );
+    // So that the version is one from before the restart.
+    side.send(&merge(SCALE, r#"{"spec":{"replicas":3}}"#));
+    side.wait_for_rollout("deployments/web");
+    restart();
+    let events = side.send(&get(&watch));
+    let after = side.send(&get("{D}/web"));
+    vec![before.body, events.body, after.body]
+}
+
+#[test]
+fn a_restarted_server_keeps_its_data_and_forgets_its_history_as_a_real_one_does() {
+    let fake = std::cell::RefCell::new(Cluster::start());
+    let url = fake.borrow().url();
+    let ours = after_a_restart(&url, || fake.borrow_mut().restart());
+    assert_eq!(ours[2]["spec"]["replicas"], 3);
+    assert_eq!(ours[1][0]["object"]["reason"], "Expired");
+    if let Some(real) = real::Cluster::start(1) {
+        let theirs = after_a_restart(real.url(), || {
+            real.kill("kube-apiserver");
+            real.revive("kube-apiserver");
+        });
+        assert_eq!(ours, theirs);
+    }
+}
+
+/// The status of a workload that is at rest, without times and generated names.
+fn at_rest(url: &str, namespace: &str, resource: &str) -> Value {
+    let path = format!("/apis/apps/v1/namespaces/{namespace}/{resource}");
+    let mut status = client::get(url, &path).unwrap().json()["status"].take();
+    for name in ["currentRevision", "updateRevision"] {
+        if let Some(revision) = status.get_mut(name) {
+            *revision = json!("a name");
+        }
+    }
+    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+        *condition = json!([condition["type"], condition["status"], condition["reason"]]);
+    }
+    if let Some(conditions) = status["conditions"].as_array_mut() {
+        conditions.sort_by_key(Value::to_string);
+    }
+    status
+}
+
+#[test]
+fn workloads_at_rest_have_the_status_of_real_ones() {
+    let fake = Cluster::start();
+    let url = fake.url();
+    let real = real_namespace();
+    for (kind, resource) in [("Deployment", "deployments/web"), ("StatefulSet", "statefulsets/web")]
+    {
+        for replicas in [2, 5, 0, 1] {
+            let step = match replicas {
+                2 => created(kind, "web", 2),
+                some => merge(
+                    &format!(
+                        "/apis/apps/v1/namespaces/{{NS}}/{resource}/scale?fieldManager=intentd"
+                    ),
+                    &json!({"spec": {"replicas": some}}).to_string(),
+                ),
+            };
+            Side::new(&url, "default").send(&step);
+            let ours = at_rest(&url, "default", resource);
+            if let Some((real, namespace)) = &real {
+                let mut side = Side::new(real.url(), namespace);
+                side.send(&step);
+                side.wait_for_rollout(resource);
+                // Conditions and revisions may come a moment later.
+                wait_until(&format!("{kind} of {replicas} to have the status {ours}"), || {
+                    at_rest(real.url(), namespace, resource) == ours
+                });
+            }
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! What a client sees of an answer, without what differs from server to server.
 
-use std::fmt;
-
 use serde_json::{Value, json};
 
 use super::client::Answer;
@@ -12,12 +10,6 @@ pub struct Seen {
     pub status: u16,
     pub content_type: String,
     pub body: Value,
-}
-
-impl fmt::Display for Seen {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{} {} {}", self.status, self.content_type, self.body)
-    }
 }
 
 /// What one side has told so far.
@@ -127,9 +119,11 @@ impl Known {
 
     fn status(&self, status: &Value) -> Value {
         let mut status = self.texts(status);
-        super::store::remove(&mut status["details"], "uid");
-        if let Some(causes) = status["details"]["causes"].as_array_mut() {
-            // Conflicts come in any order.
+        if let Some(details) = status.get_mut("details") {
+            super::store::remove(details, "uid");
+        }
+        // Conflicts come in any order.
+        if let Some(causes) = status.pointer_mut("/details/causes").and_then(Value::as_array_mut) {
             causes.sort_by_key(Value::to_string);
         }
         status

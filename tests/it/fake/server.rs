@@ -1,5 +1,6 @@
 //! Sockets and threads: one thread a connection, all behind one lock.
 
+use std::collections::VecDeque;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,8 @@ use super::tls::{Conversation, Identity};
 const CONNECTIONS_MAX: usize = 300;
 /// How often a silent watch looks whether its client is still there.
 const LOOK: Duration = Duration::from_millis(100);
+/// How many requests are remembered: those of ten thousand deliveries, several times over.
+const REQUESTS_MAX: usize = 100_000;
 /// The pieces of an endless body.
 const PIECE: usize = 64 * 1024;
 
@@ -34,8 +37,8 @@ pub struct State {
     pub rules: Rules,
     pub faults: Faults,
     pub routes: Vec<Box<dyn Routes>>,
-    /// Each request, in order of arrival.
-    pub requests: Vec<Request>,
+    /// The newest requests, in order of arrival.
+    pub requests: VecDeque<Request>,
     pub connections: u64,
     /// What a client of ours must not do.
     pub violations: Vec<String>,
@@ -74,7 +77,10 @@ impl Shared {
     /// What a request is answered with, and what is wrong with that.
     fn handle(&self, request: &Request) -> (Option<Wrong>, Option<Response>) {
         self.with(|state| {
-            state.requests.push(request.clone());
+            if state.requests.len() == REQUESTS_MAX {
+                state.requests.pop_front();
+            }
+            state.requests.push_back(request.clone());
             if request.user_agent().is_empty() {
                 state.violations.push(format!("no User-Agent: {}", request.line()));
             }

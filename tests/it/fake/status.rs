@@ -191,11 +191,11 @@ pub fn policy_denied(it: &Named, policy: &str, message: &str) -> Response {
     status(422, "Invalid", &message, details)
 }
 
-/// A webhook's refusal; the code is the webhook's, 400 when it gives none.
+/// A webhook's refusal. Code and reason are the webhook's; 400 when it gives none, and no reason
+/// (those made with controller-runtime say 403 and Forbidden).
 pub fn webhook_denied(webhook: &str, code: u16, message: &str) -> Response {
-    let reason = if code == 403 { "Forbidden" } else { "" };
     let message = format!("admission webhook {webhook:?} denied the request: {message}");
-    status(code, reason, &message, Value::Null)
+    status(code, "", &message, Value::Null)
 }
 
 /// The object of an ERROR event for a version that is forgotten.

@@ -1,11 +1,13 @@
 //! What the fake promises to tests, beyond what it shares with a real server.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::client::{self, APPLY, MERGE, Watch};
 use super::*;
+use crate::support::{PATIENCE, wait_until};
 
 const WEB: &str = "/apis/apps/v1/namespaces/default/deployments/web";
 const SCALE: &str = "/apis/apps/v1/namespaces/default/deployments/web/scale?fieldManager=intentd";
@@ -80,6 +82,10 @@ fn each_fault_is_what_it_says_and_has_the_effect_it_says() {
     cluster.fail(Fault::too_many(1));
     let answer = scale_to(&cluster, 3).unwrap();
     assert_eq!((answer.status, answer.header("retry-after"), replicas()), (429, "1", 2));
+
+    cluster.fail(Fault::api(500, "InternalError", "etcdserver: request timed out"));
+    let answer = scale_to(&cluster, 3).unwrap();
+    assert_eq!((answer.status, &answer.json()["reason"]), (500, &json!("InternalError")));
 
     cluster.fail(Fault::redirect("http://127.0.0.2/"));
     let answer = scale_to(&cluster, 3).unwrap();
@@ -176,7 +182,7 @@ fn rules_say_no_in_the_words_of_the_real_ones() {
     let refusal = Refusal::Webhook { webhook, code: 403, message };
     cluster.refuse("update", "*", refusal);
     let message = "admission webhook \"few.example.com\" denied the request: at most two";
-    assert_eq!(refused(3), (403, "Forbidden".to_owned(), message.to_owned()));
+    assert_eq!(refused(3), (403, String::new(), message.to_owned()));
     cluster.admit_all();
     assert_eq!(refused(3).0, 200);
 }
@@ -224,6 +230,15 @@ fn what_no_client_of_ours_does_is_noted() {
 }
 
 #[test]
+fn a_test_fails_with_what_no_client_of_ours_does() {
+    let cluster = with_web();
+    client::get(&cluster.url(), &format!("{WEB}?color=red")).unwrap();
+    let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(cluster)));
+    let message = dropped.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("an unknown parameter color"), "{message}");
+}
+
+#[test]
 fn further_routes_answer_first_and_see_the_store() {
     struct Count;
     impl Routes for Count {
@@ -246,7 +261,7 @@ fn no_more_connections_than_the_bound_are_served() {
     for count in 1..=301 {
         open.push(std::net::TcpStream::connect(cluster.address).unwrap());
         // Not faster than they are accepted, or the kernel makes some wait for a second.
-        crate::support::wait_until("its turn", || cluster.connections() >= count.min(300));
+        wait_until("its turn", || cluster.connections() >= count.min(300));
     }
     // Those beyond the bound are closed; those within stay.
     let last = open.last().unwrap();

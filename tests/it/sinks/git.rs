@@ -11,6 +11,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -174,7 +175,7 @@ impl<F: Fn(u32)> Fence for Meddling<F> {
 }
 
 fn deliver_meddled(sink: &mut Git, jobs: &[&Job], meddle: impl Fn(u32)) -> Vec<Answer> {
-    let (journal, waker): (_, Waker) = (Steps::default(), Box::new(|_| {}));
+    let (journal, waker): (_, Waker) = (Steps::default(), Arc::new(|_| {}));
     let fence = Meddling(Cell::new(0), meddle);
     let deadline = Instant::now() + PATIENCE;
     let context = Context { fence: &fence, journal: &journal, waker: &waker, deadline };

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -115,7 +116,7 @@ impl<F: Fn()> Fence for Meddling<F> {
 }
 
 fn deliver_meddled(sink: &mut Package, job: &Job, meddle: impl Fn()) -> Answer {
-    let (journal, waker): (_, Waker) = (Steps::default(), Box::new(|_| {}));
+    let (journal, waker): (_, Waker) = (Steps::default(), Arc::new(|_| {}));
     let fence = Meddling(meddle);
     let deadline = Instant::now() + PATIENCE;
     let context = Context { fence: &fence, journal: &journal, waker: &waker, deadline };

@@ -66,6 +66,12 @@ const CALLS: &[(libc::c_long, &str, Counts)] = &[
     (libc::SYS_chmod, "chmod", Always),
 ];
 
+/// What a write is called that makes room in the ledger's log: nothing else writes so much at once.
+pub const ROOM: &str = "pwrite64 (room)";
+
+/// No document of the workload is longer, and no page.
+const ROOM_MIN: u64 = 128 << 10;
+
 /// The name of the call that a thread is about to make, if it changes anything.
 pub fn changing(process: Pid, thread: Pid) -> nix::Result<Option<&'static str>> {
     let (number, args) = registers(thread)?;
@@ -79,7 +85,8 @@ pub fn changing(process: Pid, thread: Pid) -> nix::Result<Option<&'static str>> 
         Creating(flags) => creates(args[flags]),
         CreatingAt(how) => creates(ptrace::read(thread, args[how] as ptrace::AddressType)? as u64),
     };
-    Ok(changes.then_some(*name))
+    let is_room = number == libc::SYS_pwrite64 && args[2] > ROOM_MIN;
+    Ok(changes.then_some(if is_room { ROOM } else { name }))
 }
 
 /// Whether a file is behind the descriptor.

@@ -1,14 +1,21 @@
 //! The rows of both harnesses: how many states of which kind.
 
+use super::calls::ROOM;
 use super::disk::Kind::{Ext4, Xfs};
 use super::ground::Layout::{self, Memory, One, Three};
 use super::point::Fault::{self, Cut, CutFlushed, Kill};
 use super::sweep::Sweep;
 use crate::report::{Options, Row, Tally};
+use crate::workload::Load;
 
 pub fn kills() -> Vec<Row> {
     vec![
         Row { id: "A1", what: "killed before and after each call", run: killed },
+        Row {
+            id: "A1.hands",
+            what: "killed at any call, both hands of the package sink at work",
+            run: |options| hands("kill", "A1.hands", Memory, Kill, options),
+        },
         Row {
             id: "A6",
             what: "killed, and again during the recovery",
@@ -43,6 +50,31 @@ pub fn cuts() -> Vec<Row> {
             id: "A4.1",
             what: "three ext4, journals flushed",
             run: |options| cut("A4.1", Three(Ext4), CutFlushed, options),
+        },
+        Row {
+            id: "A4.hands",
+            what: "three ext4, nothing flushed, both hands of the package sink at work",
+            run: |options| hands("cut", "A4.hands", Three(Ext4), Cut, options),
+        },
+        Row {
+            id: "A3.hands",
+            what: "one ext4, journal flushed, both hands of the package sink at work",
+            run: |options| hands("cut", "A3.hands", One(Ext4), CutFlushed, options),
+        },
+        Row {
+            id: "A2.room",
+            what: "one ext4, nothing flushed, as room is made in the ledger's log",
+            run: |options| room("A2.room", One(Ext4), Cut, options),
+        },
+        Row {
+            id: "A3.room",
+            what: "one ext4, journal flushed, as room is made in the ledger's log",
+            run: |options| room("A3.room", One(Ext4), CutFlushed, options),
+        },
+        Row {
+            id: "A5.room",
+            what: "one XFS, journal flushed, as room is made in the ledger's log",
+            run: |options| room("A5.room", One(Xfs), CutFlushed, options),
         },
         Row {
             id: "A5.2",
@@ -90,6 +122,22 @@ fn cut(row: &'static str, layout: Layout, fault: Fault, options: &Options) -> Ta
         (false, One(Xfs) | Three(Xfs)) => sweep.sample(options, fault, 20),
         (false, _) => sweep.sample(options, fault, 60),
     }
+}
+
+fn room(row: &'static str, layout: Layout, fault: Fault, options: &Options) -> Tally {
+    let sweep = Sweep { only: Some(ROOM), ..Sweep::of("cut", row, layout) };
+    sweep.each(options, fault, if options.full { 200 } else { 8 })
+}
+
+fn hands(
+    harness: &'static str,
+    row: &'static str,
+    layout: Layout,
+    fault: Fault,
+    options: &Options,
+) -> Tally {
+    let sweep = Sweep { load: Load::Backlog, ..Sweep::of(harness, row, layout) };
+    if options.full { sweep.every(options, fault, 4) } else { sweep.sample(options, fault, 100) }
 }
 
 fn chains(

@@ -12,7 +12,7 @@ use super::ground::{Ground, Layout, Plot};
 use super::point::{Fault, Point, parsed, shown};
 use super::trace::{Reached, Traced};
 use crate::report::{Options, Random, Tally};
-use crate::workload::Work;
+use crate::workload::{Load, Work};
 
 /// One state by name, as a violation tells it; it is tried so often, since threads interleave.
 const ONLY_STATE: &str = "PROOF_CRASH";
@@ -27,8 +27,11 @@ pub struct Sweep<'a> {
     pub harness: &'static str,
     pub row: &'static str,
     pub layout: Layout,
-    /// Further environment of the runs that are crashed; recoveries have none of it.
-    pub env: &'a [(&'a str, &'a str)],
+    pub load: Load,
+    /// The only calls at which to crash, by their name; all where there is none.
+    pub only: Option<&'static str>,
+    /// Failpoints of the runs that are crashed; recoveries have none of them.
+    pub plan: &'a str,
     pub stop_at_first: bool,
 }
 
@@ -57,7 +60,7 @@ impl Outcome {
 
 impl<'a> Sweep<'a> {
     pub fn of(harness: &'static str, row: &'static str, layout: Layout) -> Self {
-        Sweep { harness, row, layout, env: &[], stop_at_first: false }
+        Sweep { harness, row, layout, load: Load::Few, only: None, plan: "", stop_at_first: false }
     }
 
     /// Before and after every call, `rounds` times.
@@ -69,6 +72,15 @@ impl<'a> Sweep<'a> {
             let points = (1..=end)
                 .flat_map(|number| [false, true].map(|after| vec![Point { number, after, fault }]));
             let points: Vec<_> = points.collect();
+            std::iter::repeat_n(points, rounds).flatten().collect()
+        })
+    }
+
+    /// Before and after each of few calls, `rounds` times, since the threads meet in many ways.
+    pub fn each(&self, options: &Options, fault: Fault, rounds: usize) -> Tally {
+        self.states(options, |points, _| {
+            let both = |number| [false, true].map(|after| vec![Point { number, after, fault }]);
+            let points: Vec<_> = (1..=points).flat_map(both).collect();
             std::iter::repeat_n(points, rounds).flatten().collect()
         })
     }
@@ -187,10 +199,12 @@ impl<'a> Sweep<'a> {
 
     /// The line that does this state again.
     fn again(&self, options: &Options, crashes: &[Point]) -> String {
-        let env: String =
-            self.env.iter().map(|(name, value)| format!("{name}='{value}' ")).collect();
+        let plan = match self.plan {
+            "" => String::new(),
+            plan => format!(" (FAILPOINTS='{plan}')"),
+        };
         format!(
-            "{env}{ONLY_STATE}={} cargo test --features failpoints --test proof -- {} --only {} --seed {}",
+            "{ONLY_STATE}={} cargo test --features failpoints --test proof -- {} --only {} --seed {}{plan}",
             shown(crashes),
             self.harness,
             self.row,
@@ -201,7 +215,7 @@ impl<'a> Sweep<'a> {
     /// How many calls that change something a run makes that nobody crashes.
     fn count(&self, ground: &mut Ground) -> u64 {
         let plot = ground.plot();
-        let work = prepare(ground, &plot);
+        let work = self.prepare(ground, &plot);
         let Reached::End { code, calls } = self.start(&work, &plot).until(0, false) else {
             unreachable!("no call has the number 0");
         };
@@ -210,18 +224,25 @@ impl<'a> Sweep<'a> {
         calls
     }
 
+    /// A site with everything dropped, all of it on the disk.
+    fn prepare(&self, ground: &Ground, plot: &Plot) -> Work {
+        let roots: Vec<&Path> = plot.roots.iter().map(|root| root.as_path()).collect();
+        let work = Work::prepare(self.load, &roots, &plot.outside.join("records"));
+        ground.sync();
+        work
+    }
+
     fn start(&self, work: &Work, plot: &Plot) -> Traced {
-        let mut command = work.site.command(&Work::ARGS);
-        command.envs(self.env.iter().copied());
+        let command = work.command(self.plan);
         let output = ["stdout", "stderr"]
             .map(|name| File::create(plot.outside.join(name)).expect("there is room"));
-        Traced::start(&command, output)
+        Traced::start(&command, self.only, output)
     }
 
     /// One state: prepares a site, crashes it, restarts it, and so on, and checks the end.
     fn state(&self, ground: &mut Ground, crashes: &[Point]) -> Outcome {
         let plot = ground.plot();
-        let mut work = prepare(ground, &plot);
+        let mut work = self.prepare(ground, &plot);
         let mut outcome = Outcome { states: 1, ..Outcome::default() };
         for point in crashes {
             let mut traced = self.start(&work, &plot);
@@ -251,14 +272,6 @@ impl<'a> Sweep<'a> {
         plot.clear();
         outcome
     }
-}
-
-/// A site with everything dropped, all of it on the disk.
-fn prepare(ground: &Ground, plot: &Plot) -> Work {
-    let roots: Vec<&Path> = plot.roots.iter().map(|root| root.as_path()).collect();
-    let work = Work::prepare(&roots, &plot.outside.join("records"));
-    ground.sync();
-    work
 }
 
 /// `count` of the moments before and after `points` calls: one at random out of each equal share.

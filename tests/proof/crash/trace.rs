@@ -35,6 +35,8 @@ pub struct Traced {
     /// Threads that stand still until they are resumed.
     held: HashSet<Pid>,
     ended: Option<WaitStatus>,
+    /// The only calls that are counted, by their name; all of them where there is none.
+    only: Option<&'static str>,
     /// Calls that changed something so far.
     calls: u64,
     inside: HashMap<Pid, Inside>,
@@ -51,7 +53,7 @@ struct Inside {
 impl Traced {
     /// Starts the command with its output in these files; it runs once it is asked
     /// [`until`](Self::until) where.
-    pub fn start(command: &Command, output: [File; 2]) -> Self {
+    pub fn start(command: &Command, only: Option<&'static str>, output: [File; 2]) -> Self {
         let [stdout, stderr] = output;
         let child = stopped(command).stdout(stdout).stderr(stderr).spawn().expect("sh starts");
         let process = Pid::from_raw(child.id() as i32);
@@ -60,6 +62,7 @@ impl Traced {
             process,
             held: HashSet::new(),
             ended: None,
+            only,
             calls: 0,
             inside: HashMap::new(),
             _bound: bound(process),
@@ -120,6 +123,9 @@ impl Traced {
     fn step(&mut self, thread: Pid, number: u64, after: bool) -> nix::Result<Option<&'static str>> {
         if ptrace::syscall_info(thread)?.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
             let Some(call) = calls::changing(self.process, thread)? else { return Ok(None) };
+            if self.only.is_some_and(|only| only != call) {
+                return Ok(None);
+            }
             self.calls += 1;
             self.inside.insert(thread, Inside { name: call, number: self.calls });
             return Ok((self.calls == number && !after).then_some(call));

@@ -42,7 +42,7 @@ pub fn anywhere(options: &Options) -> Tally {
             let file = files[random.below(files.len() as u64) as usize];
             let path = template.site.state().join(file);
             met.restore(&template);
-            let length = std::fs::metadata(&path).unwrap().len();
+            let length = used(&path);
             let (at, mask) = (random.below(length), 1 << random.below(8));
             let torn = file == "ledger.db-wal" && at >= last_commit(&path);
             flip(&path, at, mask);
@@ -68,13 +68,54 @@ pub fn cut(options: &Options) -> Tally {
     for _ in 0..if options.full { 1000 } else { 30 } {
         met.restore(&template);
         let path = template.site.state().join("ledger.db-wal");
-        let length = std::fs::metadata(&path).unwrap().len();
+        let length = used(&path);
         let to = random.below(length);
         OpenOptions::new().write(true).open(&path).unwrap().set_len(to).unwrap();
         judge(&template, &format!("-wal cut to {to} of {length}"), true, &mut met, &mut tally);
     }
     tally.notes.push(format!("{} refused, {} without effect", met.refused, met.without_effect));
     tally
+}
+
+/// Room for commits is behind the log's end, as much of it as a power cut has left, also behind a last
+/// commit that is torn: an ordinary end.
+pub fn room(options: &Options) -> Tally {
+    let mut tally = Tally::default();
+    let mut random = Random::new(options.seed);
+    let template = Template::make(false);
+    let mut met = Met::default();
+    for round in 0..if options.full { 500 } else { 30 } {
+        met.restore(&template);
+        let path = template.site.state().join("ledger.db-wal");
+        let log = OpenOptions::new().write(true).open(&path).unwrap();
+        // A last page may end in zeros of its own.
+        let end = HEADER + (used(&path) - HEADER).next_multiple_of(FRAME);
+        let room = random.below(ROOM_MAX);
+        let torn = round % 2 == 1;
+        // What is cut and made longer again reads as zeros.
+        let whole = if torn { last_commit(&path) } else { end };
+        let to = whole + random.below(end - whole + 1);
+        log.set_len(to).unwrap();
+        log.set_len(to + room).unwrap();
+        let refused = met.refused;
+        let fault = format!("-wal ends at {to} of {end}, {room} zeros behind");
+        judge(&template, &fault, torn, &mut met, &mut tally);
+        tally.require(met.refused == refused, || format!("{fault}: refused"));
+    }
+    tally
+}
+
+/// The head of a write-ahead log, and a frame in it with its page.
+const HEADER: u64 = 32;
+const FRAME: u64 = 24 + 4096;
+
+/// More than two stretches of room.
+const ROOM_MAX: u64 = 1200 << 10;
+
+/// The length of a ledger's file, without the room that is made ahead in a write-ahead log.
+fn used(path: &Path) -> u64 {
+    let bytes = std::fs::read(path).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
 }
 
 fn differs(template: &Template, shown: &[Value], torn: bool, after: bool) -> Option<String> {

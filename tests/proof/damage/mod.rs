@@ -21,6 +21,11 @@ pub fn rows() -> Vec<Row> {
             flips::cut,
         ),
         row(
+            "B19.room",
+            "zeros behind the end of the write-ahead log, of any length: without effect",
+            flips::room,
+        ),
+        row(
             "B20",
             "-wal, -shm, ledger deleted, or put back from a copy of an older epoch or the same one",
             whole::lost,

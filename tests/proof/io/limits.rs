@@ -43,7 +43,7 @@ fn under(plan: &Plan, count: usize) -> Tally {
 /// B12: syncs take long, and nobody gives up on them.
 pub fn slow_syncs(options: &Options) -> Tally {
     let count = if options.full { 600 } else { 30 };
-    under(&Plan::inject("fsync,syncfs", "delay_enter=100000", "1+"), count)
+    under(&Plan::inject("fsync,fdatasync,syncfs", "delay_enter=100000", "1+"), count)
 }
 
 /// B13: interruptions have no effect. A sync is left out: whatever it says but yes is a failure.
@@ -138,7 +138,7 @@ pub fn unreadable(options: &Options) -> Tally {
     let (site, mut log) = (Site::with_config(CONFIG), Log::default());
     let daemon = site.start();
     let times = if options.full { 6 } else { 3 };
-    let mut plan = Plan::inject("read", "error=EIO", &format!("1..{times}"));
+    let mut plan = Plan::inject("pread64", "error=EIO", &format!("1..{times}"));
     plan.paths.push(site.spool().join("work/1.0.intent-0.json"));
     let tracing = plan.attach(daemon.pid(), &site.root().join("trace"));
     drop_some(&site, &mut log, 0, 5);

@@ -21,8 +21,18 @@ use crate::report::{Options, Row, Tally};
 pub fn rows() -> Vec<Row> {
     vec![
         Row { id: "B1", what: "a sync fails: 74, once, and recovery", run: sweep::syncs },
+        Row {
+            id: "B1.hands",
+            what: "the same with both hands of the package sink at work",
+            run: sweep::syncs_of_a_backlog,
+        },
         Row { id: "B2", what: "fsyncgate: a sync fails, later ones succeed", run: full::fsyncgate },
         Row { id: "B3", what: "no room and no quota (B7) at every call", run: sweep::no_room },
+        Row {
+            id: "B3.log",
+            what: "each write to the ledger's log fails, of commits and of room for them",
+            run: sweep::log_writes,
+        },
         Row { id: "B5", what: "a disk without a free byte, and then with", run: full::bytes },
         Row { id: "B6", what: "a disk without a free inode, and then with", run: full::inodes },
         Row {

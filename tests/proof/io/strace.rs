@@ -11,8 +11,6 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::support::Site;
-
 /// What is looked at, and what is made to fail.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -34,11 +32,11 @@ impl Plan {
         }
     }
 
-    /// Starts a command of the site's under this plan; what happens goes to `trace`.
-    pub fn command(&self, site: &Site, args: &[&str], trace: &Path) -> Command {
-        let plain = site.command(args);
+    /// The command under this plan, with nothing else in its environment; what happens goes to `trace`.
+    pub fn command(&self, plain: &Command, trace: &Path) -> Command {
         let mut command = Command::new("strace");
-        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", site.root());
+        let set = plain.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        command.env_clear().envs(set);
         command.args(["-D", "-f", "-qq", "-y", "-b", "execve", "-o"]).arg(trace);
         command.args(["-e", "signal=none", "-e", &format!("trace={}", self.trace)]);
         for inject in &self.inject {
@@ -164,6 +162,11 @@ impl Trace {
         Trace { lines: text.lines().map(str::to_owned).collect() }
     }
 
+    /// Whether there is such a line.
+    pub fn has(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        self.lines.iter().any(|line| wanted(line))
+    }
+
     /// Calls that were made to fail or to wait.
     pub fn fired(&self) -> u64 {
         let injected = |line: &&String| line.ends_with("(INJECTED)") || line.ends_with("(DELAYED)");
@@ -211,7 +214,7 @@ fn call(line: &str) -> Option<(&str, &str)> {
 
 /// What a line shows to be synced: `syncfs(5</a/b>)` gives `syncfs(5</a/b>`.
 fn synced(line: &str) -> Option<&str> {
-    let start = line.find("fsync(").or_else(|| line.find("syncfs("))?;
+    let start = ["fsync(", "fdatasync(", "syncfs("].iter().find_map(|call| line.find(call))?;
     let end = start + line[start..].find('>')?;
     Some(&line[start..=end])
 }

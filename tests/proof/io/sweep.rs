@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::io::strace::{self, Ended, Plan, Trace};
 use crate::report::{Options, Random, Tally};
 use crate::support::Site;
-use crate::workload::Work;
+use crate::workload::{Load, Work};
 
 /// A fault that has passed holds nobody up for so long.
 const BOUND_ONCE: Duration = Duration::from_secs(30);
@@ -30,15 +30,33 @@ struct Point {
     error: &'static str,
     at: u64,
     for_ever: bool,
-    /// Only calls on the site's own files count: the loader makes this call too.
-    own: bool,
+    paths: Paths,
+}
+
+/// Calls on which paths count.
+#[derive(Clone, Copy, Debug)]
+enum Paths {
+    Any,
+    /// The site's own files: the loader makes this call too.
+    Own,
+    /// The ledger's write-ahead log.
+    Log,
+}
+
+impl Paths {
+    fn of(self, site: &Site) -> Vec<PathBuf> {
+        match self {
+            Paths::Any => Vec::new(),
+            Paths::Own => own_paths(site),
+            Paths::Log => vec![site.state().join("ledger.db-wal")],
+        }
+    }
 }
 
 impl Point {
     fn plan(&self, site: &Site) -> Plan {
-        let paths = if self.own { own_paths(site) } else { Vec::new() };
         let (what, when) = (format!("error={}", self.error), self.when());
-        Plan { paths, ..Plan::inject(self.call, &what, &when) }
+        Plan { paths: self.paths.of(site), ..Plan::inject(self.call, &what, &when) }
     }
 
     fn when(&self) -> String {
@@ -46,8 +64,12 @@ impl Point {
     }
 
     fn shown(&self) -> String {
-        let own = if self.own { " on own files" } else { "" };
-        format!("{}:error={}:when={}{own}", self.call, self.error, self.when())
+        let on = match self.paths {
+            Paths::Any => "",
+            Paths::Own => " on own files",
+            Paths::Log => " on the ledger's log",
+        };
+        format!("{}:error={}:when={}{on}", self.call, self.error, self.when())
     }
 
     fn is_sync(&self) -> bool {
@@ -55,10 +77,56 @@ impl Point {
     }
 }
 
+const NO_SYNC: &[&str] = &["EIO", "ENOSPC", "EDQUOT"];
+const SYNCS: &[Kind] = &[("fsync", NO_SYNC), ("fdatasync", NO_SYNC), ("syncfs", NO_SYNC)];
+
 /// Failed syncs: never repeated, nothing acknowledged afterwards, 74.
 pub fn syncs(options: &Options) -> Tally {
-    let no_room = ["EIO", "ENOSPC", "EDQUOT"].as_slice();
-    sweep(options, &[("fsync", no_room), ("fdatasync", no_room), ("syncfs", no_room)])
+    sweep(options, Load::Few, SYNCS)
+}
+
+/// The same while both hands of the package sink are at work.
+pub fn syncs_of_a_backlog(options: &Options) -> Tally {
+    sweep(options, Load::Backlog, SYNCS)
+}
+
+/// How the line of a call shows that it is room for commits that is written, and not a commit.
+const ROOM: &str = ", 524288, ";
+
+/// Each write to the ledger's log fails: of commits, and of the room that is made ahead of them.
+pub fn log_writes(options: &Options) -> Tally {
+    if !super::has("strace") {
+        return Tally::skipped("strace is not installed");
+    }
+    // Each thread counts its own calls, and one that makes a ledger would fail before one that fills it.
+    let profile = profile(Load::Later, |site| Plan {
+        paths: Paths::Log.of(site),
+        trace: "pwrite64".to_owned(),
+        ..Plan::default()
+    });
+    let most = profile.all.get("pwrite64").copied().unwrap_or_default();
+    let lasting: &[bool] = if options.full { &[false, true] } else { &[false] };
+    let mut points = Vec::new();
+    for error in ["ENOSPC", "EIO"] {
+        for for_ever in lasting.iter().copied() {
+            points.extend((1..=most).map(|at| Point {
+                call: "pwrite64",
+                error,
+                at,
+                for_ever,
+                paths: Paths::Log,
+            }));
+        }
+    }
+    let rooms = AtomicU64::new(0);
+    let mut tally = all(Load::Later, &points, |trace| {
+        let refused = trace.has(|line| line.contains(ROOM) && line.ends_with("(INJECTED)"));
+        rooms.fetch_add(u64::from(refused), Ordering::Relaxed);
+    });
+    let rooms = rooms.into_inner();
+    tally.notes.push(format!("{most} writes; in {rooms} runs it was room that failed"));
+    tally.require(rooms >= 2, || "it was never room that failed".to_owned());
+    tally
 }
 
 /// No room: new work is refused, and a one-shot run goes on for as long as it takes.
@@ -66,6 +134,7 @@ pub fn no_room(options: &Options) -> Tally {
     let room = ["ENOSPC", "EDQUOT"].as_slice();
     sweep(
         options,
+        Load::Few,
         &[
             ("pwrite64", room),
             ("write", room),
@@ -81,7 +150,7 @@ pub fn no_room(options: &Options) -> Tally {
 /// Renames that are refused.
 pub fn renames(options: &Options) -> Tally {
     let refused = ["EXDEV", "ENOENT", "EACCES", "EIO"].as_slice();
-    sweep(options, &[("renameat", refused), ("renameat2", refused)])
+    sweep(options, Load::Few, &[("renameat", refused), ("renameat2", refused)])
 }
 
 /// No descriptor, no lock, no answer.
@@ -90,6 +159,7 @@ pub fn others(options: &Options) -> Tally {
     let broken = ["EIO"].as_slice();
     sweep(
         options,
+        Load::Few,
         &[
             ("openat", crowded),
             ("openat2", crowded),
@@ -113,7 +183,7 @@ pub fn others(options: &Options) -> Tally {
 
 /// Mappings, among them the ledger's shared memory.
 pub fn memory(options: &Options) -> Tally {
-    sweep(options, &[("mmap", &["ENOMEM"]), ("mremap", &["ENOMEM"])])
+    sweep(options, Load::Few, &[("mmap", &["ENOMEM"]), ("mremap", &["ENOMEM"])])
 }
 
 /// Interrupted calls.
@@ -126,6 +196,7 @@ pub fn interrupted(options: &Options) -> Tally {
         "openat",
         "openat2",
         "fsync",
+        "fdatasync",
         "syncfs",
         "flock",
         "ftruncate",
@@ -137,31 +208,38 @@ pub fn interrupted(options: &Options) -> Tally {
         "unlinkat",
     ];
     let kinds: Vec<Kind> = CALLS.iter().map(|call| (*call, ["EINTR"].as_slice())).collect();
-    sweep(options, &kinds)
+    sweep(options, Load::Few, &kinds)
 }
 
-fn sweep(options: &Options, kinds: &[Kind]) -> Tally {
+fn sweep(options: &Options, load: Load, kinds: &[Kind]) -> Tally {
     if !super::has("strace") {
         return Tally::skipped("strace is not installed");
     }
-    let groups = groups(kinds, &profile());
-    let all: usize = groups.iter().map(Vec::len).sum();
+    let everything = |_: &Site| Plan { trace: "all".to_owned(), ..Plan::default() };
+    let groups = groups(kinds, &profile(load, everything));
+    let count: usize = groups.iter().map(Vec::len).sum();
     let chosen = if options.full { groups.concat() } else { sample(groups, options.seed) };
+    let mut tally = all(load, &chosen, |_| {});
+    tally.notes.insert(0, format!("{} of {count} places", chosen.len()));
+    tally
+}
+
+/// Tries all points, and shows each trace to `look`.
+fn all(load: Load, points: &[Point], look: impl Fn(&Trace) + Sync) -> Tally {
     let tally = Mutex::new(Tally::default());
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while let Some(point) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let part = one(point);
+                while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (part, trace) = one(load, point);
+                    look(&trace);
                     tally.lock().unwrap().add(part, &point.shown());
                 }
             });
         }
     });
-    let mut tally = tally.into_inner().unwrap();
-    tally.notes.insert(0, format!("{} of {all} places", chosen.len()));
-    tally
+    tally.into_inner().unwrap()
 }
 
 /// How often the thread that makes a call most makes it.
@@ -173,12 +251,11 @@ struct Profile {
     own: BTreeMap<String, u64>,
 }
 
-fn profile() -> Profile {
+fn profile(load: Load, plan: impl FnOnce(&Site) -> Plan) -> Profile {
     let dir = tempfile::tempdir().unwrap();
-    let work = Work::prepare(&[dir.path()], &dir.path().join("records"));
+    let work = Work::prepare(load, &[dir.path()], &dir.path().join("records"));
     let trace = dir.path().join("trace");
-    let plan = Plan { trace: "all".to_owned(), ..Plan::default() };
-    let command = plan.command(&work.site, &Work::ARGS, &trace);
+    let command = plan(&work.site).command(&work.command(""), &trace);
     let ended = strace::run(command, Duration::from_secs(60));
     assert_eq!(ended.code, Some(1), "the work without a fault: {}", ended.stderr);
     let trace = Trace::read(&trace);
@@ -228,7 +305,8 @@ fn groups(kinds: &[Kind], profile: &Profile) -> Vec<Vec<Point>> {
         let most = if own { count(&profile.own) } else { count(&profile.all) };
         for error in *errors {
             for for_ever in [false, true] {
-                let point = |at| Point { call, error, at, for_ever, own };
+                let paths = if own { Paths::Own } else { Paths::Any };
+                let point = |at| Point { call, error, at, for_ever, paths };
                 groups.push((first..=most).map(point).collect());
             }
         }
@@ -252,27 +330,27 @@ fn sample(mut groups: Vec<Vec<Point>>, seed: u64) -> Vec<Point> {
     chosen
 }
 
-fn one(point: &Point) -> Tally {
+fn one(load: Load, point: &Point) -> (Tally, Trace) {
     let dir = tempfile::tempdir().unwrap();
-    let mut work = Work::prepare(&[dir.path()], &dir.path().join("records"));
+    let mut work = Work::prepare(load, &[dir.path()], &dir.path().join("records"));
     let trace = dir.path().join("trace");
-    let command = point.plan(&work.site).command(&work.site, &Work::ARGS, &trace);
+    let command = point.plan(&work.site).command(&work.command(""), &trace);
     let bound = if point.for_ever { BOUND } else { BOUND_ONCE };
     let ended = strace::run(command, bound);
     let trace = Trace::read(&trace);
     let mut tally = Tally { fired: trace.fired().min(1), ..Tally::default() };
     if tally.fired > 0 {
-        judge(point, &ended, &trace, &work.site, &mut tally);
+        judge(point, &ended, &trace, &work, &mut tally);
     }
     let verdict = work.verdict(&ended.stdout);
     tally.add(verdict, "afterwards");
     leftovers(&work.site, &mut tally);
-    tally
+    (tally, trace)
 }
 
 /// What has to hold while the fault lasts.
-fn judge(point: &Point, ended: &Ended, trace: &Trace, site: &Site, tally: &mut Tally) {
-    let code = ended.code;
+fn judge(point: &Point, ended: &Ended, trace: &Trace, work: &Work, tally: &mut Tally) {
+    let (code, site) = (ended.code, &work.site);
     let why = || format!("ends with {code:?}: {}", ended.stderr.trim());
     if point.is_sync() && point.error != "EINTR" {
         tally.require(code == Some(74), why);
@@ -286,8 +364,8 @@ fn judge(point: &Point, ended: &Ended, trace: &Trace, site: &Site, tally: &mut T
     if matches!(code, Some(0 | 1)) {
         let left = [site.names("inbox"), site.names("work")].concat();
         tally.require(left.is_empty(), || format!("{}; left behind: {left:?}", why()));
-        let told = ended.stdout.lines().count();
-        tally.require(told == 7, || format!("{}; told of {told} of 7", why()));
+        let (told, all) = (ended.stdout.lines().count(), work.log.drops.len());
+        tally.require(told == all, || format!("{}; told of {told} of {all}", why()));
     }
     let no_room = matches!(point.error, "ENOSPC" | "EDQUOT");
     let lasts = no_room || (point.error == "EINTR" && !point.for_ever);

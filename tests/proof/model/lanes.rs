@@ -190,7 +190,7 @@ pub fn step(leader: &mut Leader, index: usize, world: &mut World) {
             let order = |seq: &Seq| lane.jobs.iter().position(|job| job.seq == *seq);
             let mut answers = answers;
             answers.sort_by_key(|(seq, _)| order(seq));
-            leader.answers.push_back(Answered { lane: index, answers });
+            leader.answers.push_back(Answered { lane: index, answers, steps: Default::default() });
             Phase::Idle
         }
         Phase::Call(at) if at < lane.jobs.len() => {

@@ -84,6 +84,7 @@ impl Leader {
             name: lane.name.to_owned(),
             batch_max: world.swarm.batch_max,
             hands: 1,
+            rate: None,
         });
         let mut desk = Desk::new(sinks.collect::<Vec<_>>());
         for open in undelivered {

@@ -139,6 +139,13 @@ impl World {
                     first,
                     max: first * 8,
                 },
+                breaker: intentd::breaker::Policy {
+                    window: dice.below(6) as usize,
+                    failures_percent: 50,
+                    pause: first * 2,
+                    pause_max: first * 8,
+                },
+                outages_count: dice.below(2) == 0,
             },
             disk: Disk::default(),
             ledger: Ledger::new(stride),

@@ -1,0 +1,402 @@
+//! The desk with scripted sinks: time is counted in seconds from its start.
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::model::{FileName, Intent, Mode, Record};
+use crate::processor::Window;
+
+const BUDGET: u64 = 60;
+
+const BREAKER: breaker::Policy = breaker::Policy {
+    window: 4,
+    failures_percent: 50,
+    pause: Duration::from_secs(10),
+    pause_max: Duration::from_secs(40),
+};
+
+/// A desk, its settings, and a window that holds everything.
+struct Bench {
+    desk: Desk,
+    settings: Settings,
+    window: Window,
+    start: Instant,
+    admitted: u64,
+}
+
+impl Bench {
+    fn new(sinks: &[&str]) -> Self {
+        let capacity =
+            |name: &&str| Capacity { name: (*name).to_owned(), batch_max: 4, hands: 1, rate: None };
+        let retry = retry::Policy {
+            budget: Duration::from_secs(BUDGET),
+            first: Duration::from_secs(4),
+            max: Duration::from_secs(4),
+        };
+        Bench {
+            desk: Desk::new(sinks.iter().map(capacity)),
+            settings: Settings {
+                compose: compose::Settings::default(),
+                retry,
+                breaker: BREAKER,
+                outages_count: false,
+            },
+            window: Window::default(),
+            start: Instant::now(),
+            admitted: 0,
+        }
+    }
+
+    fn at(&self, seconds: u64) -> Instant {
+        self.start + Duration::from_secs(seconds)
+    }
+
+    /// Admits a scaling intent on `target`.
+    fn admit(&mut self, target: &str) -> Seq {
+        self.admitted += 1;
+        let value = serde_json::json!({
+            "intent_type": "scaling", "target": target, "namespace": "default", "replicas": 3,
+        });
+        let intent: Intent = serde_json::from_value(value.clone()).unwrap();
+        let document = value.to_string().into_bytes();
+        let record = Record {
+            seq: Seq(self.admitted),
+            file: FileName::new("intent-a.json"),
+            digest: None,
+            source: None,
+            received_at: Timestamp { unix_ms: 0 },
+            finished_at: None,
+            epoch: 1,
+            mode: Mode::Run,
+            intent: None,
+            outcome: Outcome::Pending,
+            code: None,
+            message: None,
+            violations: Vec::new(),
+            superseded_by: None,
+            receipts: Vec::new(),
+            end_to_end_seconds: None,
+        };
+        self.desk.admit(Item {
+            record,
+            claim: None,
+            intent: Arc::new(intent),
+            token: self.window.force(document.len()),
+            document: document.into(),
+            progress: Vec::new(),
+            resumed: false,
+        });
+        Seq(self.admitted)
+    }
+
+    /// What goes out to a sink now.
+    fn batch(&mut self, lane: usize, seconds: u64) -> Vec<Job> {
+        let now = self.at(seconds);
+        self.desk.next_batch(lane, &self.settings, now)
+    }
+
+    fn answer(&mut self, lane: usize, answers: Vec<(Seq, Answer)>, seconds: u64) {
+        self.answer_with_steps(lane, answers, HashMap::new(), seconds);
+    }
+
+    fn answer_with_steps(
+        &mut self,
+        lane: usize,
+        answers: Vec<(Seq, Answer)>,
+        steps: HashMap<Seq, Step>,
+        seconds: u64,
+    ) {
+        let now = self.at(seconds);
+        let answered = Answered { lane, answers, steps };
+        self.desk.answered(answered, &self.settings, now, || u64::MAX);
+    }
+}
+
+fn failed(code: Code) -> Answer {
+    Answer::Failed(Fault { code, message: "it is away".to_owned(), retry: Retry::Later })
+}
+
+#[test]
+fn a_failed_delivery_keeps_the_step_that_was_journalled_last() {
+    let mut bench = Bench::new(&["slow"]);
+    let seq = bench.admit("web");
+    for (seconds, step) in [(0, "drafted"), (10, "proposed")] {
+        assert_eq!(bench.batch(0, seconds).len(), 1);
+        let journalled = HashMap::from([(seq, Step(step.to_owned()))]);
+        let answers = vec![(seq, failed(Code::SinkUnavailable))];
+        bench.answer_with_steps(0, answers, journalled, seconds);
+        let kept = bench.desk.take_progress();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].step.as_deref(), Some(step), "nothing older is written over it");
+    }
+    // A call that journals nothing changes nothing.
+    bench.batch(0, 20);
+    bench.answer(0, vec![(seq, failed(Code::SinkUnavailable))], 20);
+    assert_eq!(bench.desk.take_progress()[0].step.as_deref(), Some("proposed"));
+    assert_eq!(bench.batch(0, 30)[0].step.as_deref(), Some("proposed"));
+}
+
+fn done() -> Answer {
+    Answer::Done(Confirmation {
+        location: "there".to_owned(),
+        unchanged: false,
+        further: Default::default(),
+    })
+}
+
+fn seqs(jobs: &[Job]) -> Vec<u64> {
+    jobs.iter().map(|job| job.seq.0).collect()
+}
+
+impl Bench {
+    /// Everything that goes out to a sink now is answered at once.
+    fn exchange(&mut self, lane: usize, seconds: u64, answer: &Answer) -> Vec<u64> {
+        let batch = self.batch(lane, seconds);
+        let answers = batch.iter().map(|job| (job.seq, answer.clone())).collect();
+        if !batch.is_empty() {
+            self.answer(lane, answers, seconds);
+        }
+        seqs(&batch)
+    }
+
+    /// A bench whose sinks have just found their targets away, with four intents that know and two
+    /// that wait.
+    fn cut_off(sinks: &[&str]) -> Self {
+        let mut bench = Bench::new(sinks);
+        for target in ["a", "b", "c", "d", "e", "f"] {
+            bench.admit(target);
+        }
+        assert_eq!(bench.exchange(0, 0, &failed(Code::SinkUnavailable)), [1, 2, 3, 4]);
+        bench
+    }
+
+    fn turns(&mut self) -> Vec<(String, Turn)> {
+        self.desk.take_turned().into_iter().map(|turned| (turned.sink, turned.turn)).collect()
+    }
+
+    /// What has ended, by seq.
+    fn ended(&mut self) -> Vec<(u64, Outcome, Code)> {
+        let ended = self.desk.take_ended(Timestamp { unix_ms: 0 });
+        let told =
+            |ended: &Ended| (ended.item.record.seq.0, ended.finished.outcome, ended.finished.code);
+        let mut all: Vec<_> = ended.iter().map(told).collect();
+        let seqs: Vec<Seq> = ended.iter().map(|ended| ended.item.record.seq).collect();
+        self.desk.committed(&seqs);
+        all.sort_by_key(|(seq, ..)| *seq);
+        all
+    }
+}
+
+#[test]
+fn a_dead_target_is_tried_by_one_intent_after_the_other_and_all_follow_in_order() {
+    let mut bench = Bench::cut_off(&["git"]);
+    assert_eq!(bench.turns(), [("git".to_owned(), Turn::Opened)]);
+    // Their retries would be due after 4 s.
+    assert_eq!(bench.batch(0, 9).len(), 0, "nothing goes out");
+    assert_eq!(bench.desk.due(), Some(bench.at(10)), "until a probe may");
+    let away = failed(Code::SinkUnavailable);
+    assert_eq!(bench.exchange(0, 10, &away), [1]);
+    assert_eq!(bench.exchange(0, 29, &away), [0; 0]);
+    assert_eq!(bench.exchange(0, 30, &away), [2], "another one, in case it was its own fault");
+    let pause = |seconds| Turn::Reopened { pause: Duration::from_secs(seconds) };
+    assert_eq!(
+        bench.turns().into_iter().map(|(_, turn)| turn).collect::<Vec<_>>(),
+        [pause(20), pause(40)]
+    );
+    let probe = bench.batch(0, 70);
+    assert_eq!(seqs(&probe), [3]);
+    assert!(bench.batch(0, 71).is_empty(), "one probe at a time");
+    bench.answer(0, vec![(Seq(3), done())], 72);
+    assert_eq!(bench.turns(), [("git".to_owned(), Turn::Closed)]);
+    assert_eq!(bench.exchange(0, 72, &done()), [1, 2, 4, 5], "in their places");
+    assert_eq!(bench.exchange(0, 72, &done()), [6]);
+    let ended = bench.ended();
+    assert!(ended.iter().all(|(_, outcome, _)| *outcome == Outcome::Delivered), "{ended:?}");
+    assert_eq!(ended.len(), 6);
+    assert!(bench.desk.is_empty());
+}
+
+#[test]
+fn only_answers_about_the_target_as_a_whole_count() {
+    let mut bench = Bench::new(&["git"]);
+    for target in ["a", "b", "c", "d"] {
+        bench.admit(target);
+    }
+    for round in 0..3 {
+        assert_eq!(bench.exchange(0, 5 * round, &failed(Code::CommandFailed)).len(), 4);
+    }
+    assert_eq!(bench.turns(), []);
+}
+
+#[test]
+fn time_behind_the_breaker_is_not_taken_from_the_budget() {
+    let mut bench = Bench::cut_off(&["git"]);
+    let probe = bench.batch(0, 1000);
+    assert_eq!((probe[0].seq, probe[0].spent_ms), (Seq(1), 0));
+    bench.answer(0, vec![(Seq(1), failed(Code::CommandFailed))], 1000);
+    assert_eq!(bench.turns().last().unwrap().1, Turn::Closed, "the target has answered");
+    assert_eq!(bench.ended(), [], "nothing was given up");
+    // From here on the clock goes on.
+    let spent: Vec<u64> = bench.batch(0, 1030).iter().map(|job| job.spent_ms).collect();
+    assert_eq!(spent, [30_000; 4]);
+    let away = failed(Code::CommandFailed);
+    let answers = [1, 2, 3, 4].map(|seq| (Seq(seq), away.clone())).to_vec();
+    bench.answer(0, answers, 1000 + BUDGET);
+    let parked = |seq| (seq, Outcome::Parked, Code::CommandFailed);
+    assert_eq!(bench.ended(), [1, 2, 3, 4].map(parked));
+}
+
+#[test]
+fn where_the_command_has_to_end_the_clock_goes_on_for_all_that_wait() {
+    let mut bench = Bench::cut_off(&["git"]);
+    bench.settings.outages_count = true;
+    assert!(bench.batch(0, 1).is_empty());
+    assert_eq!(bench.exchange(0, 10, &failed(Code::SinkUnavailable)), [1]);
+    assert!(bench.batch(0, BUDGET - 1).iter().all(|job| job.seq == Seq(2)));
+    bench.answer(0, vec![(Seq(2), failed(Code::SinkUnavailable))], BUDGET - 1);
+    assert!(bench.batch(0, BUDGET - 1).is_empty());
+    assert_eq!(bench.desk.due(), Some(bench.at(BUDGET)));
+    assert!(bench.batch(0, BUDGET).is_empty());
+    let parked = |seq| (seq, Outcome::Parked, Code::SinkUnavailable);
+    assert_eq!(bench.ended(), [1, 2, 3, 4].map(parked));
+    // These came onto the clock a second later, without ever being tried.
+    assert!(bench.batch(0, BUDGET + 1).is_empty());
+    let ended = bench.desk.take_ended(Timestamp { unix_ms: 0 });
+    let receipts: Vec<_> = ended.iter().flat_map(|ended| &ended.finished.receipts).collect();
+    assert_eq!(receipts.len(), 2);
+    for receipt in receipts {
+        assert_eq!((receipt.attempts, receipt.message.as_deref()), (0, Some("it is away")));
+    }
+    assert_eq!(bench.desk.len(), 0, "nothing has been left behind");
+}
+
+#[test]
+fn one_dead_sink_holds_up_no_other_and_the_stop_waits_for_neither() {
+    let mut bench = Bench::cut_off(&["git", "package"]);
+    assert_eq!(bench.exchange(1, 1, &done()), [1, 2, 3, 4]);
+    assert_eq!(bench.exchange(1, 1, &done()), [5, 6]);
+    assert!(bench.batch(0, 2).is_empty() && bench.batch(1, 2).is_empty());
+    assert!(!bench.desk.is_empty());
+    assert!(bench.desk.is_resting(), "what is left waits for the target");
+    bench.admit("g");
+    assert!(!bench.desk.is_resting(), "the other sink can take this one");
+    assert_eq!(bench.exchange(1, 3, &done()), [7]);
+    bench.batch(0, 3);
+    assert!(bench.desk.is_resting());
+}
+
+#[test]
+fn what_waits_behind_the_breaker_unstarted_can_still_be_superseded() {
+    let mut bench = Bench::cut_off(&["git"]);
+    bench.admit("f");
+    assert_eq!(bench.ended(), [(6, Outcome::Superseded, Code::Superseded)]);
+}
+
+#[test]
+fn a_sink_with_a_rate_is_given_no_more_and_the_desk_says_when_there_is_more() {
+    let mut bench = Bench::new(&[]);
+    let name = "git".to_owned();
+    let capacity = Capacity { name, batch_max: 4, hands: 1, rate: Some(2) };
+    bench.desk = Desk::new([capacity]);
+    for target in ["a", "b", "c", "d", "e"] {
+        bench.admit(target);
+    }
+    assert_eq!(bench.exchange(0, 0, &done()), [1, 2]);
+    assert!(bench.batch(0, 0).is_empty());
+    assert_eq!(bench.desk.due(), Some(bench.start + Duration::from_millis(500)));
+    assert!(!bench.desk.is_resting(), "a stop waits for it");
+    assert_eq!(bench.exchange(0, 1, &done()), [3, 4]);
+    assert_eq!(bench.exchange(0, 9, &done()), [5]);
+}
+
+mod any_outage {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How long the breaker was open, in seconds.
+    #[derive(Default)]
+    struct Shut {
+        before: u64,
+        since: Option<u64>,
+    }
+
+    impl Shut {
+        fn turn(&mut self, open: bool, now: u64) {
+            if open {
+                self.since.get_or_insert(now);
+            } else {
+                self.before = self.all(now);
+                self.since = None;
+            }
+        }
+
+        fn all(&self, now: u64) -> u64 {
+            self.before + self.since.map_or(0, |since| now - since)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Whatever the answers and the pauses between them: probes go alone, order per target holds,
+        /// only time in front of a closed breaker is spent, and once the target is back everything ends.
+        #[test]
+        fn costs_no_intent_its_place(
+            targets in proptest::collection::vec(0u8..6, 1..24),
+            events in proptest::collection::vec((0u8..4, 0u64..30, any::<bool>()), 0..80),
+        ) {
+            let mut bench = Bench::new(&["git"]);
+            let mut of = BTreeMap::new();
+            for target in &targets {
+                let seq = bench.admit(&format!("t{target}"));
+                of.insert(seq.0, *target);
+            }
+            let mut started = BTreeMap::new();
+            let mut shut = Shut::default();
+            let mut done_by_target = BTreeMap::<u8, u64>::new();
+            let mut over = BTreeSet::new();
+            let mut seconds = 0;
+            let calm = std::iter::repeat_n((0u8, 41, false), 200);
+            for (answer, pause, stay) in events.into_iter().chain(calm) {
+                seconds += if stay { 0 } else { pause };
+                let batch = bench.batch(0, seconds);
+                prop_assert!(shut.since.is_none() || batch.len() <= breaker::PROBES);
+                prop_assert!(batch.is_empty() || bench.batch(0, seconds).is_empty());
+                let mut answers = Vec::new();
+                for job in &batch {
+                    let now = seconds - shut.all(seconds);
+                    let since = *started.entry(job.seq).or_insert(now);
+                    prop_assert_eq!(job.spent_ms, (now - since) * 1000);
+                    let target = of[&job.seq.0];
+                    prop_assert!(done_by_target.get(&target).is_none_or(|last| *last < job.seq.0));
+                    let answer = match answer {
+                        0 => done(),
+                        1 => failed(Code::CommandFailed),
+                        _ => failed(Code::SinkUnavailable),
+                    };
+                    answers.push((job.seq, answer));
+                }
+                if !batch.is_empty() {
+                    bench.answer(0, answers, seconds);
+                }
+                for (_, turn) in bench.turns() {
+                    shut.turn(turn != Turn::Closed, seconds);
+                }
+                for (seq, outcome, _) in bench.ended() {
+                    prop_assert!(over.insert(seq), "{seq} ends once");
+                    if outcome == Outcome::Delivered {
+                        done_by_target.insert(of[&seq], seq);
+                    }
+                }
+            }
+            prop_assert!(bench.desk.is_empty(), "{} are stuck", bench.desk.len());
+            prop_assert_eq!(over.len(), targets.len());
+            // A breaker that nothing is left to probe for stands in the way of nothing new.
+            bench.admit("last");
+            prop_assert_eq!(bench.exchange(0, seconds + 41, &done()).len(), 1);
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! A batch of the modes that scale: look at all, keep in the ledger what will be written, write.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use crate::config::Confirmed;
+use crate::fault;
+use crate::model::{Code, IntentType};
+use crate::sink::kubernetes::subject::Subject;
+use crate::sink::kubernetes::target::{Found, Site, Stored, Unwritten, terminating};
+use crate::sink::kubernetes::watches::{Key, Place, Watches};
+use crate::sink::kubernetes::{now, unsupported};
+use crate::sink::workload::autoscaler::Decision;
+use crate::sink::workload::{Progress, Written};
+use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry};
+
+/// Reads and conditional writes of one delivery; a rollout moves the version with each of its steps.
+const TRIES: u32 = 5;
+
+/// One call of `deliver`.
+pub struct Batch<'a> {
+    pub site: &'a Site,
+    watches: &'a Watches,
+    pub context: &'a Context<'a>,
+    /// Deliveries that met a server that does not answer.
+    silent: Cell<usize>,
+}
+
+/// What is to be done about one delivery.
+enum Plan {
+    Answered(Answer),
+    /// It stands there; `is_unseen` if nobody has looked at its rollout.
+    Verify {
+        place: Arc<Place>,
+        written: Written,
+        is_unseen: bool,
+    },
+    /// It is being verified already.
+    Ask {
+        place: Arc<Place>,
+    },
+    Write {
+        place: Arc<Place>,
+        found: Found,
+        decision: Decision,
+    },
+}
+
+impl<'a> Batch<'a> {
+    pub fn new(site: &'a Site, watches: &'a Watches, context: &'a Context<'a>) -> Self {
+        Batch { site, watches, context, silent: Cell::new(0) }
+    }
+
+    /// One answer a delivery, in their order.
+    pub async fn deliver(&self, batch: &[Delivery<'_>]) -> Result<Vec<Answer>, Fatal> {
+        let at_a_time = self.site.settings.concurrency;
+        let plans: Vec<Plan> = stream::iter(batch.iter().map(|delivery| self.look(delivery)))
+            .buffered(at_a_time)
+            .collect()
+            .await;
+        let steps: Vec<_> = batch.iter().zip(&plans).filter_map(announced).collect();
+        if !steps.is_empty() {
+            self.context.fence.check()?;
+            fault::step("kubernetes.journal", || self.context.journal.record_all(&steps))?;
+        }
+        let acts = batch.iter().zip(plans).map(|(delivery, plan)| self.act(delivery, plan));
+        let mut answers: Vec<Answer> = stream::iter(acts).buffered(at_a_time).try_collect().await?;
+        // The others took their time, and the first of the batch may have followed in it.
+        for (delivery, answer) in batch.iter().zip(&mut answers) {
+            if matches!(answer, Answer::Pending { .. }) {
+                let key = key(delivery);
+                *answer = self.ask(&self.watches.place(&key.0), delivery);
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn look(&self, delivery: &Delivery<'_>) -> Plan {
+        if delivery.intent.intent_type != IntentType::Scaling {
+            return Plan::Answered(Answer::Failed(unsupported(delivery.intent.intent_type)));
+        }
+        self.plan(delivery).await.unwrap_or_else(|fault| self.failed(fault))
+    }
+
+    async fn plan(&self, delivery: &Delivery<'_>) -> Result<Plan, Fault> {
+        let deadline = self.context.deadline;
+        self.is_worth_a_call()?;
+        let key = key(delivery);
+        let place = self.watches.place(&key.0);
+        let progress = Progress::read(delivery.step);
+        if place.verifies(&key, delivery.seq) {
+            return Ok(Plan::Ask { place });
+        }
+        place.in_step(self.site.due(deadline)).await?;
+        if let Some(Progress::Written(written)) = progress {
+            return Ok(Plan::Verify { place, written, is_unseen: true });
+        }
+        let (found, decision) = self.find(&place, delivery, deadline).await?;
+        Ok(match standing(&found, &decision, progress.is_none()) {
+            Some(written) => Plan::Verify { place, written, is_unseen: true },
+            None => Plan::Write { place, found, decision },
+        })
+    }
+
+    /// What is there, and what may be written.
+    async fn find(
+        &self,
+        place: &Place,
+        delivery: &Delivery<'_>,
+        deadline: Instant,
+    ) -> Result<(Found, Decision), Fault> {
+        let found = self.site.look(delivery.intent, deadline).await?;
+        let key = key(delivery);
+        if place.is_terminating(&key) {
+            return Err(terminating(&self.site.location(delivery.intent)));
+        }
+        let decision = self.watches.decide(place, &key, delivery.intent.replicas)?;
+        Ok((found, decision))
+    }
+
+    async fn act(&self, delivery: &Delivery<'_>, plan: Plan) -> Result<Answer, Fatal> {
+        Ok(match plan {
+            Plan::Answered(answer) => answer,
+            Plan::Ask { place } => self.ask(&place, delivery),
+            Plan::Verify { place, written, is_unseen } => {
+                self.verify(&place, delivery, written, is_unseen).await
+            }
+            Plan::Write { place, found, decision } => {
+                match self.write(&place, delivery, found, decision).await? {
+                    Ok((written, is_unseen)) => {
+                        self.verify(&place, delivery, written, is_unseen).await
+                    }
+                    Err(fault) => {
+                        place.forget(&key(delivery));
+                        self.note(&fault);
+                        Answer::Failed(fault)
+                    }
+                }
+            }
+        })
+    }
+
+    /// Writes, and looks again where somebody else was in between. Tells too whether the watch may
+    /// have nothing to show of it.
+    async fn write(
+        &self,
+        place: &Arc<Place>,
+        delivery: &Delivery<'_>,
+        mut found: Found,
+        mut decision: Decision,
+    ) -> Result<Result<(Written, bool), Fault>, Fatal> {
+        let deadline = self.context.deadline;
+        if let Err(fault) = self.is_worth_a_call() {
+            return Ok(Err(fault));
+        }
+        // Before the write, so that nothing that the watch shows of it is missed.
+        self.keep(place, delivery);
+        for tried in 1.. {
+            self.context.fence.check()?;
+            let answered = self.put(delivery, &found, &decision, deadline).await;
+            match answered {
+                Ok(stored) => return Ok(Ok((accepted(stored, &decision), false))),
+                Err(Unwritten::Failed(fault)) => return Ok(Err(fault)),
+                Err(Unwritten::Moved(fault)) if tried == TRIES => {
+                    return Ok(Err(Fault { retry: Retry::Later, ..fault }));
+                }
+                Err(Unwritten::Moved(_)) => {}
+            }
+            (found, decision) = match self.find(place, delivery, deadline).await {
+                Ok(both) => both,
+                Err(fault) => return Ok(Err(fault)),
+            };
+            // Somebody else has set just this: it stands, and it was not there when we came.
+            if let Some(written) = standing(&found, &decision, false) {
+                return Ok(Ok((written, true)));
+            }
+        }
+        unreachable!("the last try returns")
+    }
+
+    async fn put(
+        &self,
+        delivery: &Delivery<'_>,
+        found: &Found,
+        decision: &Decision,
+        deadline: Instant,
+    ) -> Result<Stored, Unwritten> {
+        let intent = delivery.intent;
+        fault::step("kubernetes.write", || ());
+        let stored = match decision {
+            Decision::Scale(replicas) => {
+                self.site.scale(intent, found, *replicas, false, deadline).await
+            }
+            Decision::RaiseFloor { hpa, to, .. } => {
+                // Its version moves with each look of its controller: the watch's may be behind.
+                let read = self.site.autoscaler(&intent.namespace, hpa, deadline).await;
+                let hpa = read.map_err(Unwritten::Failed)?;
+                if *to > hpa.max || !hpa.targets(&self.site.settings.workload, &intent.target) {
+                    return Err(Unwritten::Moved(moved(&hpa.name)));
+                }
+                self.site.floor(&intent.namespace, &hpa, *to, false, deadline).await
+            }
+        };
+        fault::step("kubernetes.written", || ());
+        stored
+    }
+
+    fn keep(&self, place: &Place, delivery: &Delivery<'_>) {
+        let location = self.site.location(delivery.intent);
+        let waker = Arc::clone(self.context.waker);
+        place.keep(&key(delivery), Subject::new(delivery.seq, location, waker));
+    }
+
+    /// Answers for what stands at the target.
+    async fn verify(
+        &self,
+        place: &Arc<Place>,
+        delivery: &Delivery<'_>,
+        written: Written,
+        is_unseen: bool,
+    ) -> Answer {
+        let key = key(delivery);
+        let delivered = self.site.settings.delivered;
+        // What nobody has written nobody has to observe.
+        if delivered == Confirmed::Accepted
+            || (written.unchanged && delivered == Confirmed::Observed)
+        {
+            place.forget(&key);
+            return Answer::Done(self.confirmed(delivery, &written));
+        }
+        if is_unseen {
+            self.keep(place, delivery);
+        }
+        place.with(&key, |subject, rule| subject.begin(written.clone(), rule, now()));
+        if is_unseen {
+            match self.site.object(delivery.intent, self.context.deadline).await {
+                Ok(object) => {
+                    place.with(&key, |subject, rule| subject.see(object, rule, now()));
+                }
+                Err(fault) if fault.code == Code::TargetNotFound => {
+                    place.with(&key, |subject, rule| subject.lose(rule, now()));
+                }
+                // The watch will show it.
+                Err(_) => {}
+            }
+        }
+        self.ask(place, delivery)
+    }
+
+    fn ask(&self, place: &Place, delivery: &Delivery<'_>) -> Answer {
+        let answer = place.answer(&key(delivery));
+        // Its namespace had to make room for others: the step brings it back.
+        answer.unwrap_or_else(|| {
+            let message =
+                format!("{} is not followed any more", self.site.location(delivery.intent));
+            Answer::Failed(Fault { code: Code::SinkUnavailable, message, retry: Retry::Later })
+        })
+    }
+
+    fn confirmed(&self, delivery: &Delivery<'_>, written: &Written) -> Confirmation {
+        Confirmation {
+            location: self.site.location(delivery.intent),
+            unchanged: written.unchanged,
+            further: written.receipt(None),
+        }
+    }
+
+    fn failed(&self, fault: Fault) -> Plan {
+        self.note(&fault);
+        Plan::Answered(Answer::Failed(fault))
+    }
+
+    /// A server that does not answer holds up a batch by as many time-outs as there are calls at a
+    /// time, and not by one for each delivery.
+    pub fn is_worth_a_call(&self) -> Result<(), Fault> {
+        if self.silent.get() < self.site.settings.concurrency
+            && Instant::now() < self.context.deadline
+        {
+            return Ok(());
+        }
+        Err(Fault {
+            code: Code::SinkUnavailable,
+            message: "the API server does not answer others of the same batch".to_owned(),
+            retry: Retry::Later,
+        })
+    }
+
+    pub fn note(&self, fault: &Fault) {
+        if fault.code == Code::SinkUnavailable {
+            self.silent.set(self.silent.get() + 1);
+        }
+    }
+}
+
+/// The step that goes before a write.
+fn announced(
+    (delivery, plan): (&Delivery<'_>, &Plan),
+) -> Option<(crate::model::Seq, crate::sink::Step)> {
+    let Plan::Write { found, decision, .. } = plan else { return None };
+    let (Decision::Scale(wanted) | Decision::RaiseFloor { to: wanted, .. }) = *decision;
+    let resource_version = found.resource_version.clone();
+    Some((delivery.seq, Progress::Writing { wanted, resource_version }.step()))
+}
+
+/// What stands there if nothing has to be written.
+fn standing(found: &Found, decision: &Decision, unchanged: bool) -> Option<Written> {
+    let (wanted, through) = match decision {
+        Decision::Scale(wanted) if *wanted == found.replicas => (*wanted, None),
+        Decision::RaiseFloor { hpa, from, to, .. } if from == to => (*to, Some(hpa.clone())),
+        _ => return None,
+    };
+    Some(Written {
+        resource_version: found.resource_version.clone(),
+        generation: None,
+        wanted,
+        unchanged: unchanged && found.replicas >= wanted,
+        through,
+        accepted_at: now(),
+        observed_at: None,
+        spent_ms: 0,
+    })
+}
+
+fn accepted(stored: Stored, decision: &Decision) -> Written {
+    let (wanted, through) = match decision {
+        Decision::Scale(wanted) => (*wanted, None),
+        Decision::RaiseFloor { hpa, to, .. } => (*to, Some(hpa.clone())),
+    };
+    Written {
+        resource_version: stored.resource_version,
+        // Of the autoscaler, which is another object than the one that is verified.
+        generation: stored.generation.filter(|_| through.is_none()),
+        wanted,
+        through,
+        unchanged: false,
+        accepted_at: now(),
+        observed_at: None,
+        spent_ms: 0,
+    }
+}
+
+fn moved(hpa: &str) -> Fault {
+    Fault {
+        code: Code::HpaConflict,
+        message: format!("HorizontalPodAutoscaler `{hpa}` has changed while it was looked at"),
+        retry: Retry::Later,
+    }
+}
+
+fn key(delivery: &Delivery<'_>) -> Key {
+    (delivery.intent.namespace.clone(), delivery.intent.target.clone())
+}

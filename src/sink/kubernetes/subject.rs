@@ -1,0 +1,229 @@
+//! One target that is being verified: what was written, what was seen of it since, and what to
+//! answer.
+
+use std::time::{Duration, Instant};
+
+use crate::config::{Confirmed, Workload};
+use crate::model::{Code, Seq, Timestamp};
+use crate::sink::workload::rollout::{self, Standing, judge};
+use crate::sink::workload::{Progress, Written, is_at_least};
+use crate::sink::{Answer, Confirmation, Fault, Retry, Waker};
+
+/// How long a pending delivery waits for a wake: as long as it has taken so far, within these.
+/// Wakes are hints, and one that comes while its batch is out is lost. The longest is also how often
+/// the time spent is kept, and so what a crash may add to the time allowed.
+const AGAIN_MIN: Duration = Duration::from_millis(100);
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+
+/// What a delivery is held to.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub kind: Workload,
+    pub delivered: Confirmed,
+    pub verify_timeout: Duration,
+}
+
+/// A target under verification.
+pub struct Subject {
+    pub seq: Seq,
+    pub location: String,
+    /// `None` while the write is on its way.
+    pub written: Option<Written>,
+    /// When this process began.
+    since: Instant,
+    seen: Option<rollout::Wire>,
+    gone: bool,
+    converged_at: Option<Timestamp>,
+    waker: Waker,
+    woken: bool,
+}
+
+/// What a subject has come to.
+enum Verdict {
+    Reached,
+    Waiting { missing: String },
+    Failed(Fault),
+}
+
+impl std::fmt::Debug for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subject").field("seq", &self.seq).finish_non_exhaustive()
+    }
+}
+
+impl Subject {
+    /// One that is about to be written.
+    pub fn new(seq: Seq, location: String, waker: Waker) -> Self {
+        Subject {
+            seq,
+            location,
+            written: None,
+            since: Instant::now(),
+            seen: None,
+            gone: false,
+            converged_at: None,
+            waker,
+            woken: false,
+        }
+    }
+
+    /// Takes what a watch or a read shows, and asks for a look if that settles it.
+    pub fn see(&mut self, object: rollout::Wire, rule: &Rule, now: Timestamp) {
+        let version = |it: &rollout::Wire| it.metadata.resource_version.clone().unwrap_or_default();
+        let is_older = self
+            .seen
+            .as_ref()
+            .is_some_and(|seen| is_at_least(&version(&object), &version(seen)) == Some(false));
+        if is_older {
+            return;
+        }
+        self.seen = Some(object);
+        self.gone = false;
+        self.look(rule, now);
+    }
+
+    /// It is not there any more.
+    pub fn lose(&mut self, rule: &Rule, now: Timestamp) {
+        self.gone = true;
+        self.look(rule, now);
+    }
+
+    /// The write is stored.
+    pub fn begin(&mut self, written: Written, rule: &Rule, now: Timestamp) {
+        self.written = Some(written);
+        self.since = Instant::now();
+        // Who begins asks for the answer next.
+        self.woken = true;
+        self.look(rule, now);
+    }
+
+    /// The answer now; `trouble` is why nothing new may have been seen.
+    pub fn answer(&mut self, rule: &Rule, trouble: Option<&Fault>, now: Timestamp) -> Answer {
+        self.woken = false;
+        let verdict = self.look_quietly(rule, now);
+        let (Some(written), location) = (&self.written, self.location.clone()) else {
+            // Never asked before `begin`; a wait is right in any case.
+            return Answer::Failed(fault(
+                Code::SinkUnavailable,
+                Retry::Later,
+                "nothing is written",
+            ));
+        };
+        match verdict {
+            Verdict::Reached => Answer::Done(Confirmation {
+                location,
+                unchanged: written.unchanged,
+                further: written.receipt(self.converged_at),
+            }),
+            Verdict::Failed(fault) => Answer::Failed(fault),
+            Verdict::Waiting { missing } => {
+                let spent = spent(written, self.since);
+                let Some(left) = rule.verify_timeout.checked_sub(spent).filter(|it| !it.is_zero())
+                else {
+                    return Answer::Failed(timed_out(&location, written, rule, &missing, trouble));
+                };
+                let spent_ms = u64::try_from(spent.as_millis()).unwrap_or(u64::MAX);
+                let written = Written { spent_ms, ..written.clone() };
+                let again = left.min(spent.clamp(AGAIN_MIN, AGAIN_MAX));
+                Answer::Pending { step: Progress::Written(written).step(), again }
+            }
+        }
+    }
+
+    fn look(&mut self, rule: &Rule, now: Timestamp) {
+        let is_settled = !matches!(self.look_quietly(rule, now), Verdict::Waiting { .. });
+        if is_settled && !self.woken {
+            self.woken = true;
+            (self.waker)(self.seq);
+        }
+    }
+
+    fn look_quietly(&mut self, rule: &Rule, now: Timestamp) -> Verdict {
+        let waiting = |missing: &str| Verdict::Waiting { missing: missing.to_owned() };
+        let Some(written) = &mut self.written else { return waiting("it has not been written") };
+        if self.gone {
+            let message = format!("{} was deleted after it was written", self.location);
+            return Verdict::Failed(fault(Code::TargetNotFound, Retry::Never, &message));
+        }
+        let Some(seen) = &self.seen else {
+            return waiting("the server has shown nothing of it yet");
+        };
+        let standing = judge(&rule.kind, seen, written, spent(written, self.since));
+        let is_observed = matches!(
+            standing,
+            Standing::Observed { .. } | Standing::Converged | Standing::Failed { .. }
+        );
+        if is_observed {
+            written.observed_at.get_or_insert(now);
+        }
+        if standing == Standing::Converged {
+            self.converged_at.get_or_insert(now);
+        }
+        // What was observed once has been: a later change by somebody else does not undo it.
+        let reached = match rule.delivered {
+            Confirmed::Accepted => true,
+            Confirmed::Observed => written.observed_at.is_some(),
+            Confirmed::Converged => self.converged_at.is_some(),
+        };
+        if reached {
+            return Verdict::Reached;
+        }
+        settle(&self.location, standing, written)
+    }
+}
+
+fn settle(location: &str, standing: Standing, written: &Written) -> Verdict {
+    let wanted = written.wanted;
+    match standing {
+        Standing::Accepted { missing } | Standing::Observed { missing } => {
+            Verdict::Waiting { missing }
+        }
+        Standing::Converged => Verdict::Waiting { missing: String::new() },
+        Standing::Failed { reason, message } => {
+            let code = match reason.as_str() {
+                "ProgressDeadlineExceeded" => Code::VerifyTimeout,
+                _ => Code::AdmissionDenied,
+            };
+            let message = format!(
+                "{location} was set to {wanted} and does not get there ({reason}): {message}; the \
+                 change stands"
+            );
+            Verdict::Failed(fault(code, Retry::Never, &message))
+        }
+        Standing::Terminating => {
+            let message = format!("{location} was set to {wanted} and is being deleted");
+            Verdict::Failed(fault(Code::TargetTerminating, Retry::Never, &message))
+        }
+        Standing::Changed { replicas, by } => {
+            let by = by.map_or_else(|| "somebody".to_owned(), |by| format!("`{by}`"));
+            let message =
+                format!("{location} was set to {wanted}, and then {by} set it to {replicas}");
+            Verdict::Failed(fault(Code::FieldConflict, Retry::Never, &message))
+        }
+    }
+}
+
+fn timed_out(
+    location: &str,
+    written: &Written,
+    rule: &Rule,
+    missing: &str,
+    trouble: Option<&Fault>,
+) -> Fault {
+    let seconds = rule.verify_timeout.as_secs_f64();
+    let blind = trouble.map_or_else(String::new, |fault| format!(" ({})", fault.message));
+    let message = format!(
+        "{location} was set to {} and has not followed within {seconds} s: {missing}{blind}; the \
+         change stands",
+        written.wanted
+    );
+    fault(Code::VerifyTimeout, Retry::Never, &message)
+}
+
+fn spent(written: &Written, since: Instant) -> Duration {
+    Duration::from_millis(written.spent_ms).saturating_add(since.elapsed())
+}
+
+fn fault(code: Code, retry: Retry, message: &str) -> Fault {
+    Fault { code, message: message.to_owned(), retry }
+}

@@ -1,0 +1,497 @@
+//! What is followed at the server: autoscalers and workloads, of one namespace or of all.
+//!
+//! A watch is started when its namespace is first needed and ends when others are needed more, or
+//! with the sink. Kept are the autoscalers' bounds, the names of what is being deleted, and the
+//! workloads that are being verified.
+//!
+//! Invariant: what is known of a namespace is only told while both of its watches are in step with
+//! the server; after any trouble everything is listed anew.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use kube::Api;
+use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta, Resource};
+use kube::runtime::watcher::{self, Event, watcher};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::config::{HpaRule, KubernetesSettings};
+use crate::model::{Code, Seq};
+use crate::sink::cluster::{Cluster, Trouble};
+use crate::sink::kubernetes::now;
+use crate::sink::kubernetes::subject::{Rule, Subject};
+use crate::sink::workload::autoscaler::{self, Autoscaler, Decision, decide};
+use crate::sink::workload::rollout;
+use crate::sink::{Answer, Fault, Retry};
+
+/// Connections that a sink may hold: one for each call at a time and one for each watch.
+const CONNECTIONS_MAX: usize = 50;
+
+/// Namespaces that are followed at a time, two watches each, unless calls need the connections.
+const PLACES_MAX: usize = 16;
+
+/// A watch is asked for anew after so long. A connection that has died without a word is noticed a
+/// few seconds later, and until then nothing that happened at the server is known.
+const WATCH_SECONDS: u32 = 60;
+
+/// Pause after a watch has failed, doubled each time; a delivery that needs it does not wait for it.
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Namespace and name.
+pub type Key = (String, String);
+
+/// All watches of a sink.
+#[derive(Debug)]
+pub struct Watches {
+    cluster: Arc<Cluster>,
+    rule: Rule,
+    hpa: HpaRule,
+    whole_cluster: bool,
+    places_max: usize,
+    /// The one that was used last is the last.
+    open: Mutex<Vec<Arc<Place>>>,
+}
+
+/// One namespace that is followed, or all of them.
+#[derive(Debug)]
+pub struct Place {
+    inner: Arc<Inner>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// `None` for all.
+    namespace: Option<String>,
+    rule: Rule,
+    state: Mutex<State>,
+    /// Something has become of a watch.
+    changed: Notify,
+    /// A failed watch is wanted now.
+    wanted: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    hpas: Side<HashMap<Key, Autoscaler>>,
+    workloads: Side<HashSet<Key>>,
+    subjects: HashMap<Key, Subject>,
+    /// Subjects that a list in progress has not shown.
+    unlisted: HashSet<Key>,
+}
+
+/// What one watch says.
+#[derive(Debug, Default)]
+struct Side<T> {
+    stage: Stage,
+    /// How often it has come to something, good or bad.
+    turns: u64,
+    known: T,
+    /// Filled by a list that is not complete.
+    fresh: T,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Starting,
+    InStep,
+    Failed(Fault),
+}
+
+/// The two watches of a place.
+#[derive(Clone, Copy, Debug)]
+enum Which {
+    Hpas,
+    Workloads,
+}
+
+impl Watches {
+    /// Nothing is followed yet.
+    pub fn new(cluster: Arc<Cluster>, settings: &KubernetesSettings) -> Self {
+        let rule = Rule {
+            kind: settings.workload.clone(),
+            delivered: settings.delivered,
+            verify_timeout: settings.verify_timeout,
+        };
+        let spare = CONNECTIONS_MAX.saturating_sub(settings.concurrency) / 2;
+        Watches {
+            cluster,
+            rule,
+            hpa: settings.hpa,
+            whole_cluster: settings.whole_cluster,
+            places_max: spare.clamp(1, PLACES_MAX),
+            open: Mutex::default(),
+        }
+    }
+
+    /// The namespaces that are followed; none where all are.
+    pub fn namespaces(&self) -> Vec<String> {
+        locked(&self.open).iter().filter_map(|place| place.inner.namespace.clone()).collect()
+    }
+
+    /// The namespace's place, followed from now on.
+    pub fn place(&self, namespace: &str) -> Arc<Place> {
+        let wanted = (!self.whole_cluster).then(|| namespace.to_owned());
+        let mut open = locked(&self.open);
+        let place = match open.iter().position(|place| place.inner.namespace == wanted) {
+            Some(at) => open.remove(at),
+            None => {
+                if open.len() >= self.places_max {
+                    // One with nothing to verify, if there is any.
+                    let idle =
+                        open.iter().position(|it| locked(&it.inner.state).subjects.is_empty());
+                    open.remove(idle.unwrap_or(0));
+                }
+                Arc::new(self.follow(wanted))
+            }
+        };
+        open.push(Arc::clone(&place));
+        place
+    }
+
+    fn follow(&self, namespace: Option<String>) -> Place {
+        let inner = Arc::new(Inner {
+            namespace,
+            rule: self.rule.clone(),
+            state: Mutex::default(),
+            changed: Notify::new(),
+            wanted: Notify::new(),
+        });
+        let hpas =
+            resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers");
+        let kind = &self.rule.kind;
+        let workloads = resource(&kind.api_version, &kind.kind, &kind.plural);
+        let cluster = || Arc::clone(&self.cluster);
+        let tasks = vec![
+            self.cluster.spawn(follow(
+                cluster(),
+                Arc::clone(&inner),
+                hpas,
+                Inner::take_hpa,
+                Which::Hpas,
+            )),
+            self.cluster.spawn(follow(
+                cluster(),
+                Arc::clone(&inner),
+                workloads,
+                Inner::take_workload,
+                Which::Workloads,
+            )),
+        ];
+        Place { inner, tasks }
+    }
+
+    /// Decides what may be written on a target of a place that is in step.
+    pub fn decide(&self, place: &Place, key: &Key, wanted: u32) -> Result<Decision, Fault> {
+        let state = locked(&place.inner.state);
+        let its = state.hpas.known.iter().filter(|(at, _)| at.0 == key.0).map(|(_, hpa)| hpa);
+        decide(its, &self.rule.kind, &key.1, wanted, self.hpa)
+    }
+}
+
+impl Place {
+    /// Waits until both watches are in step with the server.
+    pub async fn in_step(&self, due: Instant) -> Result<(), Fault> {
+        let turns = {
+            let state = locked(&self.inner.state);
+            (state.hpas.turns, state.workloads.turns)
+        };
+        loop {
+            let mut changed = pin!(self.inner.changed.notified());
+            changed.as_mut().enable();
+            let wait = {
+                let state = locked(&self.inner.state);
+                let hpas = waits(&state.hpas.stage, state.hpas.turns > turns.0)?;
+                hpas | waits(&state.workloads.stage, state.workloads.turns > turns.1)?
+            };
+            if !wait {
+                return Ok(());
+            }
+            self.inner.wanted.notify_waiters();
+            if tokio::time::timeout_at(due.into(), changed).await.is_err() {
+                return Err(self.trouble().unwrap_or_else(|| Fault {
+                    code: Code::SinkUnavailable,
+                    message: format!(
+                        "the API server has not listed the autoscalers and workloads {} in time",
+                        self.inner.place()
+                    ),
+                    retry: Retry::Later,
+                }));
+            }
+        }
+    }
+
+    /// Why the workloads are not followed at the moment, if so.
+    fn trouble(&self) -> Option<Fault> {
+        let state = locked(&self.inner.state);
+        [&state.hpas.stage, &state.workloads.stage].into_iter().find_map(|stage| match stage {
+            Stage::Failed(fault) => Some(fault.clone()),
+            Stage::Starting | Stage::InStep => None,
+        })
+    }
+
+    /// Whether the target is being deleted.
+    pub fn is_terminating(&self, key: &Key) -> bool {
+        locked(&self.inner.state).workloads.known.contains(key)
+    }
+
+    /// Whether this very delivery is being verified.
+    pub fn verifies(&self, key: &Key, seq: Seq) -> bool {
+        let state = locked(&self.inner.state);
+        state.subjects.get(key).is_some_and(|it| it.seq == seq && it.written.is_some())
+    }
+
+    /// Keeps what is seen of a target from now on.
+    pub fn keep(&self, key: &Key, subject: Subject) {
+        locked(&self.inner.state).subjects.insert(key.clone(), subject);
+    }
+
+    /// Calls `change` with the target's subject, if there is one.
+    pub fn with<T>(&self, key: &Key, change: impl FnOnce(&mut Subject, &Rule) -> T) -> Option<T> {
+        let mut state = locked(&self.inner.state);
+        state.subjects.get_mut(key).map(|subject| change(subject, &self.inner.rule))
+    }
+
+    /// The answer for a target; what is final is forgotten.
+    pub fn answer(&self, key: &Key) -> Option<Answer> {
+        let trouble = self.trouble();
+        let answer = self.with(key, |it, rule| it.answer(rule, trouble.as_ref(), now()))?;
+        if !matches!(answer, Answer::Pending { .. }) {
+            self.forget(key);
+        }
+        Some(answer)
+    }
+
+    /// The target is not verified any more.
+    pub fn forget(&self, key: &Key) {
+        locked(&self.inner.state).subjects.remove(key);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Inner {
+    fn place(&self) -> String {
+        self.namespace.as_ref().map_or_else(
+            || "of the cluster".to_owned(),
+            |namespace| format!("in namespace `{namespace}`"),
+        )
+    }
+
+    fn take_hpa(&self, event: Event<autoscaler::Wire>) {
+        let mut state = locked(&self.state);
+        let hpas = &mut state.hpas;
+        match event {
+            Event::Init => hpas.fresh = HashMap::new(),
+            Event::InitApply(hpa) => drop(hpas.fresh.insert(key(&hpa.metadata), hpa.into())),
+            Event::InitDone => hpas.begin(),
+            Event::Apply(hpa) => drop(hpas.known.insert(key(&hpa.metadata), hpa.into())),
+            Event::Delete(hpa) => drop(hpas.known.remove(&key(&hpa.metadata))),
+        }
+    }
+
+    fn take_workload(&self, event: Event<rollout::Wire>) {
+        let mut state = locked(&self.state);
+        let State { workloads, subjects, unlisted, .. } = &mut *state;
+        let see = |subjects: &mut HashMap<Key, Subject>, key: &Key, object| {
+            if let Some(subject) = subjects.get_mut(key) {
+                subject.see(object, &self.rule, now());
+            }
+        };
+        let is_ending = |object: &rollout::Wire| object.metadata.deletion_timestamp.is_some();
+        match event {
+            Event::Init => {
+                workloads.fresh = HashSet::new();
+                *unlisted = subjects.keys().cloned().collect();
+            }
+            Event::InitApply(object) => {
+                let key = key(&object.metadata);
+                if is_ending(&object) {
+                    workloads.fresh.insert(key.clone());
+                }
+                unlisted.remove(&key);
+                see(subjects, &key, object);
+            }
+            Event::InitDone => {
+                workloads.begin();
+                for key in unlisted.drain() {
+                    if let Some(subject) = subjects.get_mut(&key) {
+                        subject.lose(&self.rule, now());
+                    }
+                }
+            }
+            Event::Apply(object) => {
+                let key = key(&object.metadata);
+                match is_ending(&object) {
+                    true => workloads.known.insert(key.clone()),
+                    false => workloads.known.remove(&key),
+                };
+                see(subjects, &key, object);
+            }
+            Event::Delete(object) => {
+                let key = key(&object.metadata);
+                workloads.known.remove(&key);
+                if let Some(subject) = subjects.get_mut(&key) {
+                    subject.lose(&self.rule, now());
+                }
+            }
+        }
+    }
+
+    fn set(&self, which: Which, stage: Stage) {
+        let mut state = locked(&self.state);
+        match which {
+            Which::Hpas => state.hpas.set(stage),
+            Which::Workloads => state.workloads.set(stage),
+        }
+    }
+}
+
+impl<T: Default> Side<T> {
+    /// The list is complete.
+    fn begin(&mut self) {
+        self.known = std::mem::take(&mut self.fresh);
+        self.set(Stage::InStep);
+    }
+
+    fn set(&mut self, stage: Stage) {
+        self.turns += u64::from(!matches!(stage, Stage::Starting));
+        self.stage = stage;
+    }
+}
+
+/// Whether to wait for a watch; a failure counts if it is news.
+fn waits(stage: &Stage, is_news: bool) -> Result<bool, Fault> {
+    match stage {
+        Stage::InStep => Ok(false),
+        Stage::Failed(fault) if is_news => Err(fault.clone()),
+        Stage::Starting | Stage::Failed(_) => Ok(true),
+    }
+}
+
+/// Follows one resource until it is aborted.
+async fn follow<K>(
+    cluster: Arc<Cluster>,
+    inner: Arc<Inner>,
+    resource: ApiResource,
+    take: fn(&Inner, Event<K>),
+    which: Which,
+) where
+    K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + 'static,
+{
+    let what = format!(
+        "follow {} {}, which takes the rights `list` and `watch`",
+        resource.plural,
+        inner.place()
+    );
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let mut has_listed = false;
+        let trouble = watch_once(&cluster, &inner, &resource, |event| {
+            let is_listed = matches!(event, Event::InitDone);
+            has_listed |= is_listed;
+            if matches!(event, Event::Init) {
+                inner.set(which, Stage::Starting);
+            }
+            take(&inner, event);
+            if is_listed {
+                inner.changed.notify_waiters();
+            }
+        })
+        .await;
+        // What it met in passing is no reason to stop believing; what it met at once is.
+        let wanted = inner.wanted.notified();
+        if has_listed {
+            pause = PAUSE_FIRST;
+        }
+        inner.set(which, Stage::Failed(trouble.fault(&what)));
+        inner.changed.notify_waiters();
+        let _ = tokio::time::timeout(pause, wanted).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Lists and watches until something is wrong.
+async fn watch_once<K>(
+    cluster: &Cluster,
+    inner: &Inner,
+    resource: &ApiResource,
+    mut take: impl FnMut(Event<K>),
+) -> Trouble
+where
+    K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + 'static,
+{
+    let (client, made) = match cluster.client().await {
+        Ok(client) => client,
+        Err(trouble) => return trouble,
+    };
+    let api: Api<K> = match &inner.namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, resource),
+        None => Api::all_with(client, resource),
+    };
+    let mut events = pin!(watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)));
+    while let Some(event) = events.next().await {
+        let trouble = match event {
+            Ok(event) => {
+                take(event);
+                continue;
+            }
+            Err(watcher::Error::WatchError(status)) => Trouble::of_status(&status),
+            Err(
+                watcher::Error::InitialListFailed(error)
+                | watcher::Error::WatchStartFailed(error)
+                | watcher::Error::WatchFailed(error),
+            ) => Trouble::of(&error),
+            Err(watcher::Error::NoResourceVersion) => {
+                Trouble::lost("it gives lists without a version".to_owned())
+            }
+        };
+        if trouble.status() == 401 || trouble.status() == 0 {
+            cluster.forget(made);
+        }
+        return trouble;
+    }
+    Trouble::lost("it has ended the watch".to_owned())
+}
+
+fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    }
+}
+
+fn key(metadata: &ObjectMeta) -> Key {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    (text(&metadata.namespace), text(&metadata.name))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
