@@ -16,6 +16,7 @@ pub mod model;
 pub mod pipeline;
 pub mod processor;
 pub mod rate;
+pub mod request;
 pub mod retry;
 pub mod schema;
 pub mod sequence;

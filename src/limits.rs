@@ -50,5 +50,14 @@ const _: () = assert!(GROUP_BYTES_MAX as u64 >= DOCUMENT_BYTES_MAX);
 /// Time for one batch at one sink: far above a healthy one, so that only a hung target meets it.
 pub const DELIVERY_MAX: std::time::Duration = std::time::Duration::from_secs(300);
 
+/// Intents that one request of `retry` names: their documents come into memory together.
+pub const REQUEST_SEQS_MAX: usize = IN_FLIGHT_BYTES_MAX / DOCUMENT_BYTES_MAX as usize;
+
+/// Bytes of a request, and of the answer to it: so many answers with a sentence each take some 8 KiB.
+pub const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// Requests that are looked at together; more wait in their directory.
+pub const REQUESTS_MAX: usize = 64;
+
 /// Wakes of pending deliveries that may wait; they are hints, so a full queue loses nothing.
 pub const WAKES_MAX: usize = 1024;

@@ -168,6 +168,23 @@ Examples:
         #[arg(long, value_name = "TIME", value_parser = time)]
         since: Option<std::time::Duration>,
     },
+    /// Take up parked intents again; what came of them before stays in the history
+    #[command(after_help = "\
+Examples:
+  intentd retry 12 15
+  intentd retry --parked
+  intentd history --outcome parked -o jsonl | jq .seq | xargs intentd retry")]
+    Retry {
+        /// Intents, by the numbers that `history` shows
+        #[arg(value_name = "SEQ", required_unless_present = "parked", conflicts_with = "parked")]
+        seqs: Vec<u64>,
+        /// All that are parked
+        #[arg(long)]
+        parked: bool,
+        /// How long to wait for the answer of the instance that leads
+        #[arg(long, value_name = "TIME", value_parser = time, default_value = "30s")]
+        timeout: std::time::Duration,
+    },
     /// Tell whether a start would succeed and every sink can be reached, and change nothing
     #[command(after_help = "\
 Examples:
@@ -244,6 +261,7 @@ impl Command {
             Command::Validate { .. } => "validate",
             Command::Diff { .. } => "diff",
             Command::History { .. } => "history",
+            Command::Retry { .. } => "retry",
             Command::Check => "check",
             Command::Schema { .. } => "schema",
             Command::Config { .. } => "config",
@@ -258,6 +276,9 @@ impl Command {
         match self {
             Command::Batch { .. } | Command::Validate { .. } | Command::History { .. } => {
                 Format::value_variants()
+            }
+            Command::Retry { .. } => {
+                &[Format::Table, Format::Json, Format::Jsonl, Format::Yaml, Format::Name]
             }
             Command::Diff { .. } => &[Format::Table, Format::Json, Format::Jsonl, Format::Yaml],
             Command::Check | Command::Version => {

@@ -15,7 +15,7 @@ use crate::config::{Loaded, SinkKind, SinkSettings};
 use crate::model::{Code, FileName, Intent};
 use crate::schema::render;
 use crate::sink::cluster::Clusters;
-use crate::sink::{Change, Comparison, Fault, git, kubectl, kubernetes, package};
+use crate::sink::{Change, Comparison, Fault, git, kubectl, kubernetes, package, porch};
 
 /// Lines around a change, as `diff -u` has them.
 const CONTEXT_LINES: usize = 3;
@@ -90,11 +90,13 @@ fn compare(
         SinkKind::Package { dir } => package::compare(dir, package),
         SinkKind::Git(settings) => git::compare(settings, intent, package),
         SinkKind::Kubernetes(settings) => {
-            let cluster = setup::cluster(clusters, &settings.access)?;
+            let cluster = setup::clusters(clusters)?.at(settings.access.clone());
             kubernetes::compare(settings, cluster, intent)
         }
         SinkKind::Kubectl(settings) => kubectl::compare(settings, intent),
-        SinkKind::Porch(_) => Ok(Comparison::Unknown),
+        SinkKind::Porch(settings) => {
+            porch::compare(settings, setup::clusters(clusters)?, intent, package)
+        }
         SinkKind::Stdout { .. } | SinkKind::Exec { .. } => Ok(Comparison::Unknown),
     })
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::config::Origin;
 use crate::pipeline::Error as PipelineError;
-use crate::{compose, config, ledger, schema, sink, spool};
+use crate::{compose, config, ledger, request, schema, sink, spool};
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,8 @@ fn classify(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             _ => Exit::Storage,
         });
     }
-    error.is::<ledger::Error>().then_some(Exit::Storage)
+    let of_storage = error.is::<ledger::Error>() || error.is::<request::Error>();
+    of_storage.then_some(Exit::Storage)
 }
 
 /// A command line that says what cannot be.
@@ -87,6 +88,7 @@ fn of_pipeline(error: &PipelineError) -> Exit {
         PipelineError::Spool(_)
         | PipelineError::Ledger(_)
         | PipelineError::Lock(_)
+        | PipelineError::Requests(_)
         | PipelineError::Sink { .. }
         | PipelineError::RestoredLedger { .. } => Exit::Storage,
         PipelineError::Intake(_)

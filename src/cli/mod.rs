@@ -8,6 +8,7 @@ mod exit;
 mod history;
 mod inputs;
 mod output;
+mod retry;
 mod run;
 mod setup;
 mod supervise;
@@ -63,6 +64,10 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Command::History { limit, outcome, since } => {
             let query = history::Query { limit, outcome, since };
             history::run(&load(&overrides)?, common.output, &query)
+        }
+        Command::Retry { parked, seqs, timeout } => {
+            let which = if parked { retry::Which::Parked } else { retry::Which::Named(seqs) };
+            retry::run(&common, &load(&overrides)?, &which, timeout)
         }
         Command::Check => check::run(common.output, &load(&overrides)?),
         Command::Schema { which } => schema(which),

@@ -6,18 +6,19 @@ use anyhow::{Context, Result};
 use crossbeam_channel::Sender;
 
 use crate::cli::exit::Refused;
-use crate::config::{ClusterAccess, Config, SinkKind, SinkSettings};
+use crate::config::{Config, SinkKind, SinkSettings};
 use crate::intake::Rules;
 use crate::model::Record;
 use crate::pipeline::{Claimant, InboxOptions, Leadership, Live, Options, Source, Until};
 use crate::processor::Settings;
 use crate::schema::{NameRule, Schema};
-use crate::sink::cluster::{Cluster, Clusters};
+use crate::sink::cluster::Clusters;
 use crate::sink::exec::Exec;
 use crate::sink::git::Git;
 use crate::sink::kubectl::Kubectl;
 use crate::sink::kubernetes::Kubernetes;
 use crate::sink::package::Package;
+use crate::sink::porch::Porch;
 use crate::sink::stdout::Stdout;
 use crate::sink::{self, Sink};
 use crate::{compose, config, sys};
@@ -121,13 +122,12 @@ pub fn claimant(config: &Config) -> Result<Claimant> {
     Ok(claimant)
 }
 
-/// The cluster behind these settings; `clusters` are those of the process, started when the first
-/// sink asks for one.
-pub fn cluster(clusters: &mut Option<Clusters>, access: &ClusterAccess) -> Result<Arc<Cluster>> {
+/// The clusters of the process, started when the first sink asks for one.
+pub fn clusters(clusters: &mut Option<Clusters>) -> Result<&Clusters> {
     if clusters.is_none() {
         *clusters = Some(Clusters::new().context("start the threads that call API servers")?);
     }
-    Ok(clusters.as_ref().expect("they were just started").at(access.clone()))
+    Ok(clusters.as_ref().expect("they were just started"))
 }
 
 /// Opens a sink as a start would.
@@ -156,7 +156,8 @@ pub fn open_sink(
             Box::new(Git::new(name, git, &dir).map_err(|error| refused(&opened(), error.into()))?)
         }
         SinkKind::Kubernetes(kubernetes) => {
-            let cluster = cluster(clusters, &kubernetes.access).with_context(opened)?;
+            let clusters = self::clusters(clusters).with_context(opened)?;
+            let cluster = clusters.at(kubernetes.access.clone());
             Box::new(Kubernetes::new(name, kubernetes, cluster))
         }
         SinkKind::Kubectl(kubectl) => {
@@ -164,6 +165,10 @@ pub fn open_sink(
             let kubectl = Kubectl::new(name, kubectl, Some(cache));
             Box::new(kubectl.map_err(|error| refused(&opened(), error.into()))?)
         }
-        SinkKind::Porch(_) => anyhow::bail!("porch"),
+        SinkKind::Porch(porch) => {
+            let clusters = self::clusters(clusters).with_context(opened)?;
+            let porch = Porch::new(name, porch, clusters);
+            Box::new(porch.map_err(|error| refused(&opened(), error.into()))?)
+        }
     })
 }

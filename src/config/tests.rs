@@ -336,7 +336,7 @@ fn sinks_are_made_from_their_tables_with_the_type_that_they_name() {
 
 #[test]
 fn a_sink_of_no_known_type_or_name_or_without_its_command_is_refused() {
-    let types = "there are package, stdout, exec, git";
+    let types = "there are package, stdout, exec, git, kubernetes, kubectl, porch";
     refused(
         "sink = [\"gti\"]",
         &format!("intentd.toml:1: sink `gti` is of no known type (`gti`); {types}"),

@@ -41,6 +41,8 @@ pub struct Census {
     deliveries: u64,
     /// Commits so far: tells an older copy of the ledger from a newer one.
     pub commits: u64,
+    /// Rows of `earlier`: outcomes that `retry` has taken back. A ledger of format 2 counts none.
+    pub earlier: u64,
 }
 
 impl Census {
@@ -54,6 +56,7 @@ impl Census {
             pending: Count { rows: next()?, seqs: next()? },
             deliveries: next()?,
             commits: next()?,
+            earlier: next().unwrap_or(0),
         })
     }
 
@@ -62,9 +65,12 @@ impl Census {
     }
 
     fn text(&self) -> String {
-        let Census { open, pending, deliveries, commits } = self;
+        let Census { open, pending, deliveries, commits, earlier } = self;
         let (of_open, of_pending) = (open.seqs, pending.seqs);
-        format!("{} {of_open} {} {of_pending} {deliveries} {commits}", open.rows, pending.rows)
+        format!(
+            "{} {of_open} {} {of_pending} {deliveries} {commits} {earlier}",
+            open.rows, pending.rows
+        )
     }
 
     pub fn accepted(&mut self, seq: Seq, pending: bool) {
@@ -86,15 +92,22 @@ impl Census {
     pub fn archived(&mut self, seq: Seq) {
         self.open.take(seq);
     }
+
+    pub fn revived(&mut self, seq: Seq, deliveries: usize) {
+        self.open.add(seq);
+        self.pending.add(seq);
+        self.deliveries = self.deliveries.wrapping_add(deliveries as u64);
+        self.earlier += 1;
+    }
 }
 
 /// Checks that no row of open work is missing or doubled, and that `intents` ends where it should. What
-/// it costs follows the work in flight and not the age of the ledger.
+/// it costs follows the work in flight, and what was ever retried, and not the age of the ledger.
 ///
 /// # Errors
 ///
 /// A row is missing, or reading failed.
-pub fn check(connection: &Connection) -> Result<(), Error> {
+pub fn check(connection: &Connection) -> Result<Census, Error> {
     let step = failed("count what is open");
     let count = |query: &str| {
         connection.query_row(query, [], |row| Ok(Count { rows: row.get(0)?, seqs: row.get(1)? }))
@@ -102,6 +115,13 @@ pub fn check(connection: &Connection) -> Result<(), Error> {
     let kept = Census::read(connection)?;
     let found = Census {
         commits: kept.commits,
+        earlier: match kept.earlier {
+            // Nothing is looked for that was never written; so a ledger of format 2 can be read.
+            0 => 0,
+            _ => connection
+                .query_row("SELECT count(*) FROM earlier", [], |row| row.get(0))
+                .map_err(&step)?,
+        },
         open: count("SELECT count(*), coalesce(sum(seq), 0) FROM open").map_err(&step)?,
         pending: count(
             "SELECT count(*), coalesce(sum(open.seq), 0) FROM open \
@@ -122,7 +142,7 @@ pub fn check(connection: &Connection) -> Result<(), Error> {
     if newest != given {
         return Err(Error::Missing { what: format!("intents end at {newest} instead of {given}") });
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// The newest seq that there is.

@@ -59,6 +59,14 @@ pub fn read_target(
     sink: &str,
     key: &TargetKey,
 ) -> Result<Option<Digest>, Error> {
+    Ok(target(connection, sink, key)?.map(|(_, digest)| digest))
+}
+
+fn target(
+    connection: &Connection,
+    sink: &str,
+    key: &TargetKey,
+) -> Result<Option<(Seq, Digest)>, Error> {
     let found: Option<(u64, Vec<u8>, Vec<u8>)> = connection
         .prepare_cached(
             "SELECT seq, digest, sum FROM targets \
@@ -75,9 +83,28 @@ pub fn read_target(
         .map_err(failed("read the last digest of a target"))?;
     let Some((seq, digest, kept)) = found else { return Ok(None) };
     match Digest::from_bytes(&digest) {
-        Some(known) if kept == target_sum(sink, key, Seq(seq), &digest) => Ok(Some(known)),
+        Some(known) if kept == target_sum(sink, key, Seq(seq), &digest) => {
+            Ok(Some((Seq(seq), known)))
+        }
         _ => Err(Error::Damaged { row: format!("targets `{key}` at `{sink}`") }),
     }
+}
+
+/// The newest intent that any sink holds of this target.
+pub fn newest_at(connection: &Connection, key: &TargetKey) -> Result<Option<Seq>, Error> {
+    let step = failed("look for newer intents");
+    // From sink to sink by the primary key: there are few, and many targets each.
+    let mut next = connection
+        .prepare_cached("SELECT sink FROM targets WHERE sink > ?1 ORDER BY sink LIMIT 1")
+        .map_err(&step)?;
+    let (mut sink, mut newest) = (String::new(), None);
+    while let Some(found) =
+        next.query_row([&sink], |row| row.get::<_, String>(0)).optional().map_err(&step)?
+    {
+        sink = found;
+        newest = newest.max(target(connection, &sink, key)?.map(|(seq, _)| seq));
+    }
+    Ok(newest)
 }
 
 pub fn read_progress(connection: &Connection, seq: Seq) -> Result<Vec<Progress>, Error> {

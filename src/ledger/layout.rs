@@ -15,10 +15,14 @@ use crate::ledger::{Error, failed, row};
 const APPLICATION_ID: i32 = 0x696e_7464;
 
 /// The format below; a change adds a step to [`migrate`].
-const FORMAT: i32 = 2;
+const FORMAT: i32 = 3;
 
-/// STRICT keeps types honest; `intents` and `outcomes` are append-only; `open` lists what is not
-/// archived; `targets` has what was last finished for a target at a sink.
+/// The oldest format that is brought to the current one by [`migrate`], and can be read as it is.
+const FORMAT_MIN: i32 = 2;
+
+/// STRICT keeps types honest; `intents` is append-only, and so is `outcomes` but for what `retry` moves
+/// to `earlier`; `open` lists what is not archived; `targets` has what was last finished for a target
+/// at a sink.
 const TABLES: &str = "
 CREATE TABLE meta (
     key TEXT PRIMARY KEY, value TEXT NOT NULL, sum BLOB NOT NULL
@@ -45,6 +49,16 @@ CREATE TABLE targets (
     sink TEXT NOT NULL, intent_type TEXT NOT NULL, namespace TEXT NOT NULL, target TEXT NOT NULL,
     seq INTEGER NOT NULL, digest BLOB NOT NULL, sum BLOB NOT NULL,
     PRIMARY KEY (sink, intent_type, namespace, target)
+) STRICT, WITHOUT ROWID;
+";
+
+/// What format 3 added: outcomes that `retry` has taken back, `n` from 1 for each intent.
+const EARLIER: &str = "
+CREATE TABLE IF NOT EXISTS earlier (
+    seq INTEGER NOT NULL, n INTEGER NOT NULL, request TEXT NOT NULL, retried_at INTEGER NOT NULL,
+    outcome TEXT NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL,
+    finished_at INTEGER NOT NULL, archived_as BLOB, receipts TEXT NOT NULL, sum BLOB NOT NULL,
+    PRIMARY KEY (seq, n)
 ) STRICT, WITHOUT ROWID;
 ";
 
@@ -130,18 +144,25 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Brings an empty file to the current format; refuses what is not ours or newer than we are.
+/// Brings an empty file, and one of an older format, to the current one, whole or not at all; refuses
+/// what is not ours or newer than we are.
 fn migrate(path: &Path, connection: &Connection) -> Result<(), Error> {
     let step = failed("create the tables");
     let empty: bool = connection
         .query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
         .map_err(&step)?;
     if !empty {
-        return check_ours(path, connection);
+        if check_ours(path, connection)? < FORMAT {
+            let add = format!("BEGIN IMMEDIATE; {EARLIER} PRAGMA user_version = {FORMAT}; COMMIT");
+            fault::step("ledger.migrate", || connection.execute_batch(&add))
+                .map_err(failed("bring the tables to the current format"))?;
+        }
+        return Ok(());
     }
     let ledger_id = uuid::Uuid::now_v7().to_string();
     connection.execute_batch("BEGIN IMMEDIATE").map_err(&step)?;
     connection.execute_batch(TABLES).map_err(&step)?;
+    connection.execute_batch(EARLIER).map_err(&step)?;
     row::write_meta(connection, "ledger_id", &ledger_id).map_err(&step)?;
     row::write_meta(connection, "epoch", "0").map_err(&step)?;
     Census::default().write(connection).map_err(&step)?;
@@ -150,7 +171,8 @@ fn migrate(path: &Path, connection: &Connection) -> Result<(), Error> {
     fault::step("ledger.migrate", || connection.execute_batch(&end)).map_err(&step)
 }
 
-fn check_ours(path: &Path, connection: &Connection) -> Result<(), Error> {
+/// The format of a ledger that is ours and not too old or too new.
+fn check_ours(path: &Path, connection: &Connection) -> Result<i32, Error> {
     let pragma = |name: &str| {
         connection
             .pragma_query_value(None, name, |row| row.get::<_, i32>(0))
@@ -158,11 +180,48 @@ fn check_ours(path: &Path, connection: &Connection) -> Result<(), Error> {
     };
     let path = path.to_owned();
     match (pragma("application_id")?, pragma("user_version")?) {
-        (APPLICATION_ID, FORMAT) => Ok(()),
+        (APPLICATION_ID, found) if (FORMAT_MIN..=FORMAT).contains(&found) => Ok(found),
         (APPLICATION_ID, found) if found > FORMAT => {
             Err(Error::Newer { path, found, known: FORMAT })
         }
         (APPLICATION_ID, found) => Err(Error::Older { path, found, known: FORMAT }),
         (found, _) => Err(Error::Foreign { path, found }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Filter, Reader, Writer};
+
+    /// A ledger as the version before wrote it.
+    fn older(path: &Path) -> String {
+        let writer = Writer::open(path).unwrap();
+        let id = writer.id().to_owned();
+        writer.close().unwrap();
+        let connection = Connection::open(path).unwrap();
+        connection
+            .execute_batch("DROP TABLE earlier; PRAGMA user_version = 2")
+            .expect("format 2 is format 3 without that table");
+        row::write_meta(&connection, crate::ledger::census::KEY, "0 0 0 0 0 0").unwrap();
+        id
+    }
+
+    #[test]
+    fn a_ledger_of_the_format_before_is_read_as_it_is_and_brought_up_by_the_next_leader() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        let id = older(&path);
+        let reader = Reader::open(&path).unwrap();
+        reader.history(&Filter::default(), |_| panic!("it is empty")).unwrap();
+        for _ in 0..2 {
+            let writer = Writer::open(&path).unwrap();
+            assert_eq!(writer.id(), id);
+            assert!(writer.open_intents().unwrap().is_empty());
+            writer.close().unwrap();
+            let connection = Connection::open(&path).unwrap();
+            assert_eq!(check_ours(&path, &connection).unwrap(), FORMAT);
+        }
+        reader.history(&Filter::default(), |_| panic!("it is empty")).unwrap();
     }
 }

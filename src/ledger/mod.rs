@@ -1,9 +1,9 @@
 //! The durable record of every intent: what was accepted, what became of it, what is still open.
 //!
 //! One SQLite file in WAL mode, written by one connection and read by any number, also in other
-//! processes, whether the writer lives, hangs or is dead. The tables `intents` and `outcomes` only
-//! ever grow; what recovery needs is in `open`, so its cost follows the work in flight and not the
-//! age of the ledger.
+//! processes, whether the writer lives, hangs or is dead. The table `intents` only ever grows, and so
+//! does `outcomes`, but for an outcome that `retry` takes back, which moves to `earlier`. What recovery
+//! needs is in `open`, so its cost follows the work in flight and not the age of the ledger.
 //!
 //! Invariants: a commit that returned is on the disk; each write re-reads the epoch in its own
 //! transaction; each row carries a digest of its key and its content that is checked when it is read; a
@@ -18,6 +18,7 @@ mod entry;
 pub mod fuzzing;
 mod layout;
 mod reader;
+mod revival;
 mod room;
 mod row;
 mod wal;
@@ -31,6 +32,7 @@ use crate::fault;
 
 pub use entry::{Acceptance, ArchivePlan, Finish, Finished, OpenIntent, Progress, Verdict};
 pub use reader::{Filter, Reader};
+pub use revival::Revival;
 pub use writer::{Changes, Writer};
 
 /// What to do about a ledger that cannot be trusted.

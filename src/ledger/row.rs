@@ -182,6 +182,7 @@ pub fn read_intent(row: &Row<'_>) -> Result<OpenIntent, Error> {
         violations: finished.as_ref().map_or_else(Vec::new, |f| f.violations.clone()),
         receipts: finished.as_ref().map_or_else(Vec::new, |f| f.receipts.clone()),
         end_to_end_seconds: finished.as_ref().map(|f| f.finished_at.seconds_since(received_at)),
+        earlier: Vec::new(),
     };
     Ok(OpenIntent { record, claim, document, finished, progress: Vec::new() })
 }

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::fault;
 use crate::ledger::census::{self, Census};
 use crate::ledger::entry::{Acceptance, Finish, Finished, OpenIntent, Progress, Verdict};
+use crate::ledger::revival::{self, Revival};
 use crate::ledger::room::Room;
 use crate::ledger::{Error, delivery, failed, layout, row, wal};
-use crate::model::Seq;
+use crate::model::{Seq, Timestamp};
 
 /// Copying pages back from the WAL starts at this much, off the path of any intent; it keeps the
 /// WAL some tens of MiB at most and recovery after a crash short.
@@ -119,15 +120,8 @@ impl Writer {
     /// [`Error::Fenced`] says that another instance leads; after any other error the process must
     /// stop, since what a failed sync left on the disk is unknown.
     pub fn commit(&mut self, changes: &Changes) -> Result<Vec<Seq>, Error> {
-        let transaction = fault::step("ledger.begin", || {
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)
-        })
-        .map_err(failed("begin"))?;
         let ours = self.epoch;
-        fault::guard("ledger.fence", || match row::read_epoch(&transaction)? {
-            current if current == ours => Ok(()),
-            current => Err(Error::Fenced { ours, current }),
-        })?;
+        let transaction = begin(&mut self.connection, ours)?;
         self.room.extend();
         if fault::is_mutant("ledger.seq") && !changes.accept.is_empty() {
             forget_newest(&transaction).map_err(failed("accept"))?;
@@ -143,6 +137,32 @@ impl Writer {
         let rows = changes.accept.len() + changes.finish.len() + changes.progress.len() + 1;
         self.wal_bytes += documents.sum::<usize>() + rows * ROW_BYTES + COMMIT_BYTES;
         Ok(seqs)
+    }
+
+    /// Takes back the outcomes of those of `seqs` that may be retried, in one durable commit, and says
+    /// of each what became of it. A request that was carried out before changes nothing and gets the
+    /// same answers. `None`: one of them is not archived yet; nothing was written, ask again.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Writer::commit`].
+    pub fn revive(
+        &mut self,
+        request: &str,
+        seqs: &[Seq],
+        at: Timestamp,
+    ) -> Result<Option<Revival>, Error> {
+        let transaction = begin(&mut self.connection, self.epoch)?;
+        let Some(revival) = revival::revive(&transaction, request, seqs, at)? else {
+            return Ok(None);
+        };
+        if revival.revived.is_empty() {
+            return Ok(Some(revival));
+        }
+        fault::step("retry.commit", || transaction.commit()).map_err(failed("commit"))?;
+        self.commits += 1;
+        self.wal_bytes += revival.revived.len() * ROW_BYTES + COMMIT_BYTES;
+        Ok(Some(revival))
     }
 
     /// Copies pages from the WAL back into the file when enough have gathered. Never waits for a
@@ -213,10 +233,24 @@ impl Writer {
         while let Some(found) = rows.next().map_err(&step)? {
             let mut intent = row::read_intent(found)?;
             intent.progress = delivery::read_progress(&self.connection, intent.record.seq)?;
+            intent.record.earlier = revival::read(&self.connection, intent.record.seq)?;
             all.push(intent);
         }
         Ok(all)
     }
+}
+
+/// Begins a transaction that only the leader of this epoch gets.
+fn begin(connection: &mut Connection, ours: u64) -> Result<Transaction<'_>, Error> {
+    let transaction = fault::step("ledger.begin", || {
+        connection.transaction_with_behavior(TransactionBehavior::Immediate)
+    })
+    .map_err(failed("begin"))?;
+    fault::guard("ledger.fence", || match row::read_epoch(&transaction)? {
+        current if current == ours => Ok(()),
+        current => Err(Error::Fenced { ours, current }),
+    })?;
+    Ok(transaction)
 }
 
 /// Writes all changes into the open transaction, and counts what is open afterwards.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Code, Digest, FileName, Intent, IntentType, Timestamp, Violation};
+use crate::model::{Code, Digest, FileName, Intent, IntentType, TargetKey, Timestamp, Violation};
 
 /// The ledger's number of an intent: grows by acceptance order, is never used twice.
 #[derive(
@@ -120,6 +120,17 @@ pub struct IntentSummary {
     pub correlation_id: Option<String>,
 }
 
+impl IntentSummary {
+    /// What the intent acts on.
+    pub fn key(&self) -> TargetKey {
+        TargetKey {
+            intent_type: self.intent_type,
+            namespace: self.namespace.clone(),
+            target: self.target.clone(),
+        }
+    }
+}
+
 impl From<&Intent> for IntentSummary {
     fn from(intent: &Intent) -> Self {
         IntentSummary {
@@ -162,6 +173,36 @@ pub struct Record {
     pub receipts: Vec<Receipt>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_to_end_seconds: Option<f64>,
+    /// Outcomes that were taken back by `retry`, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Earlier>,
+}
+
+/// An outcome that was final until somebody asked for another try.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Earlier {
+    pub outcome: Outcome,
+    pub code: Code,
+    pub message: String,
+    pub finished_at: Timestamp,
+    pub receipts: Vec<Receipt>,
+    pub retried_at: Timestamp,
+    /// The name in `failed/` that the document had; absent for an operand of `batch`.
+    #[serde(skip)]
+    pub archived_as: Option<Vec<u8>>,
+}
+
+/// What `retry` did with one intent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retried {
+    pub seq: Seq,
+    /// Whether it is pending again.
+    pub retried: bool,
+    /// Why it was parked; absent where it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// A sentence without its subject, which is the intent.
+    pub message: String,
 }
 
 fn display<S: serde::Serializer>(digest: &Option<Digest>, to: S) -> Result<S::Ok, S::Error> {

@@ -11,7 +11,9 @@ use crate::fault;
 use crate::ledger::{self, Reader, Writer};
 use crate::model::{Layout, Timestamp};
 use crate::pipeline::Error;
+use crate::processor::archive;
 use crate::processor::recovery::{self, Left};
+use crate::request::Requests;
 use crate::sink::{Fatal, Fence, Sink, Term};
 use crate::spool::{Marker, Spool};
 use crate::telemetry::Chain;
@@ -38,6 +40,7 @@ pub struct Leadership {
     pub left: Left,
     pub spool: Spool,
     pub sinks: Vec<Box<dyn Sink>>,
+    pub requests: Requests,
 }
 
 /// The proof of leading, asked before each effect.
@@ -96,13 +99,18 @@ impl Claimant {
         Marker::tidy(&self.layout.marker, older);
 
         let open = writer.open_intents().map_err(Error::Ledger)?;
+        // Before work/ is listed, so that a document that comes back is known as a claim of the ledger's.
+        for retried in &open {
+            archive::restore(&spool, retried).map_err(Error::Spool)?;
+        }
         let claimed = spool.claimed_names().map_err(Error::Spool)?;
         let left = recovery::sort(open, claimed);
+        let requests = Requests::open(&self.state_dir).map_err(Error::Requests)?;
         let reader = Mutex::new(Reader::open(&self.ledger_path()).map_err(Error::Ledger)?);
         let commits = AtomicU64::new(commits);
         let path = self.layout.marker;
         let lead = Arc::new(Lead { epoch, commits, marker, path, lock, reader });
-        Ok(Leadership { lead, writer, left, spool, sinks: self.sinks })
+        Ok(Leadership { lead, writer, left, spool, sinks: self.sinks, requests })
     }
 
     /// Makes the state directory when it is missing.
@@ -164,6 +172,21 @@ impl Lead {
         self.lock.check().map_err(Error::Lock)
     }
 
+    /// Checks that nobody else has taken the lead.
+    ///
+    /// # Errors
+    ///
+    /// The lock was replaced, or the ledger has another epoch.
+    pub fn check_lead(&self) -> Result<(), Error> {
+        self.check_lock()?;
+        let current = self.read(Reader::epoch).map_err(Error::Ledger)?;
+        if current != self.epoch {
+            let fenced = ledger::Error::Fenced { ours: self.epoch, current };
+            return Err(Error::Ledger(fenced));
+        }
+        Ok(())
+    }
+
     /// Notes how many commits are durable.
     pub fn committed(&self, commits: u64) {
         self.commits.store(commits, Ordering::Relaxed);
@@ -175,12 +198,7 @@ impl Lead {
     ///
     /// The lock was lost, or the marker cannot be synced.
     pub fn mark(&self) -> Result<(), Error> {
-        self.check_lock()?;
-        let current = self.read(Reader::epoch).map_err(Error::Ledger)?;
-        if current != self.epoch {
-            let fenced = ledger::Error::Fenced { ours: self.epoch, current };
-            return Err(Error::Ledger(fenced));
-        }
+        self.check_lead()?;
         let commits = self.commits.load(Ordering::Relaxed);
         let marker = Marker { commits, ..self.marker.clone() };
         match marker.write(&self.path) {

@@ -6,6 +6,7 @@
 //!                  │  └── Finish, Progress ── process <─────────┘
 //!                  └───── Archived ── shelve
 //! ```
+//! A request of `retry` goes from `take` to `record` and back, then the retried intents to `process`.
 //! `record` owns the ledger and never waits for the others: what it sends is bounded by the window
 //! of intents in flight, and its channels hold as much. So everybody may wait for `record`, and no
 //! circle of waiting can form. Stopping runs along the arrows: `take` ends, `record` passes that
@@ -16,6 +17,7 @@ mod heartbeat;
 mod lead;
 mod process;
 mod record;
+mod retry;
 mod shelve;
 pub mod signals;
 mod take;
@@ -27,13 +29,14 @@ use crossbeam_channel::{Receiver, Sender};
 
 pub use heartbeat::Heartbeats;
 pub use lead::{Claimant, Lead, Leadership};
+pub use retry::alone as retry_alone;
 pub use take::{InboxOptions, Operand, Source, Until};
 
 use crate::model::{FileName, Record, Seq};
 use crate::processor::recovery::Left;
-use crate::processor::{Capacity, Job, Names, Settings, Submission, Window};
+use crate::processor::{Capacity, Item, Job, Names, Settings, Submission, Window};
 use crate::watch::Collector;
-use crate::{intake, leader, ledger, sink, spool};
+use crate::{intake, leader, ledger, request, sink, spool};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -45,6 +48,8 @@ pub enum Error {
     Lock(#[source] leader::Error),
     #[error("the intake failed")]
     Intake(#[source] intake::Error),
+    #[error("the directory of requests failed")]
+    Requests(#[source] request::Error),
     #[error("sink `{sink}` failed")]
     Sink { sink: String, source: sink::Fatal },
     #[error(
@@ -135,7 +140,7 @@ pub fn start(
     options: Options,
     events: &Sender<Event>,
 ) -> Result<Running, Error> {
-    let Leadership { lead, writer, left, spool, sinks } = leadership;
+    let Leadership { lead, writer, left, spool, sinks, requests } = leadership;
     let heartbeats = Heartbeats::default();
     let window = Arc::new(Window::default());
     let spool = Arc::new(spool);
@@ -194,6 +199,7 @@ pub fn start(
         events: events.clone(),
         settle_quiet: options.quiet,
         leases: options.leases,
+        requests,
     };
     stages.spawn("take", move |beat| stage.run(source, unread, seen, &beat))?;
     Ok(Running { stop, collector, heartbeats, stages: stages.count() })
@@ -307,6 +313,10 @@ enum ToLedger {
     /// Progress that somebody waits for.
     Steps(Vec<ledger::Progress>, Sender<()>),
     Archived(Vec<Seq>),
+    /// A request of `retry`, and where its answer goes; `None` says that it has to wait.
+    Retry(request::Request, Sender<Option<ledger::Revival>>),
+    /// Retried intents whose documents are back in `work/`.
+    Resumed(Vec<Item>),
     /// `take` has ended.
     NoMoreAccepts,
     /// `process` has ended.

@@ -8,12 +8,13 @@ use crossbeam_channel::{Receiver, Sender, after, bounded};
 use tracing::{info, warn};
 
 use crate::batch::Room;
-use crate::ledger::{Changes, Writer};
+use crate::ledger::{self, Changes, Revival, Writer};
 use crate::limits::{GROUP_BYTES_MAX, GROUP_MAX};
 use crate::model::Seq;
 use crate::pipeline::heartbeat::Beat;
-use crate::pipeline::{Error, Lead, ToLedger, process};
-use crate::processor::{Admission, Submission, archive};
+use crate::pipeline::{Error, Lead, ToLedger, now, process};
+use crate::processor::{Admission, Item, Submission, archive};
+use crate::request::Request;
 use crate::telemetry::Chain;
 
 /// Messages that may wait; a stage that sends more waits itself, which is the backpressure.
@@ -41,6 +42,10 @@ struct Owed {
     submissions: Vec<Submission>,
     endings: Vec<process::Ending>,
     steps: Vec<Sender<()>>,
+    /// Admitted before what is accepted in the same commit, which is newer.
+    resumed: Vec<Item>,
+    /// Decided once all that came before is committed.
+    requests: Vec<(Request, Sender<Option<Revival>>)>,
     no_more_accepts: bool,
     no_more_finishes: bool,
 }
@@ -55,6 +60,7 @@ impl Stage {
             let (mut changes, mut owed) = gather(&mut held);
             let seqs = self.commit(&changes, beat)?;
             self.tell(&mut changes, &mut owed, seqs);
+            self.revive(&mut owed, beat)?;
             self.writer.tidy().map_err(Error::Ledger)?;
         }
         self.writer.close().map_err(Error::Ledger)
@@ -65,15 +71,33 @@ impl Stage {
         if changes.is_empty() {
             return Ok(Vec::new());
         }
+        self.write(|writer| writer.commit(changes), beat)
+    }
+
+    /// Decides what was asked for, and tells who asks. Nobody accepts or admits anything meanwhile that
+    /// is not in the ledger: `take`, which does both, waits for the answer.
+    fn revive(&mut self, owed: &mut Owed, beat: &Beat) -> Result<(), Error> {
+        for (Request { id, seqs }, answer) in owed.requests.drain(..) {
+            let revival = self.write(|writer| writer.revive(&id, &seqs, now()), beat)?;
+            let _ = answer.send(revival);
+        }
+        Ok(())
+    }
+
+    fn write<T>(
+        &mut self,
+        mut write: impl FnMut(&mut Writer) -> Result<T, ledger::Error>,
+        beat: &Beat,
+    ) -> Result<T, Error> {
         let mut paused = false;
         loop {
-            match self.writer.commit(changes) {
-                Ok(seqs) => {
+            match write(&mut self.writer) {
+                Ok(written) => {
                     self.lead.committed(self.writer.commits());
                     if paused {
                         info!("there is room in the ledger again");
                     }
-                    return Ok(seqs);
+                    return Ok(written);
                 }
                 Err(error) if error.is_full() => {
                     if !paused {
@@ -101,6 +125,10 @@ impl Stage {
                 Admission::Item(item) => items.push(item),
                 Admission::Refused(request) => requests.push(request),
             }
+        }
+        let resumed = std::mem::take(&mut owed.resumed);
+        if !resumed.is_empty() {
+            self.pass(process::Message::Accepted(resumed));
         }
         if !items.is_empty() {
             self.pass(process::Message::Accepted(items));
@@ -174,6 +202,8 @@ fn gather(held: &mut VecDeque<ToLedger>) -> (Changes, Owed) {
                 owed.steps.push(durable);
             }
             ToLedger::Archived(seqs) => changes.archived.extend(seqs),
+            ToLedger::Retry(request, answer) => owed.requests.push((request, answer)),
+            ToLedger::Resumed(items) => owed.resumed.extend(items),
             ToLedger::NoMoreAccepts => owed.no_more_accepts = true,
             ToLedger::NoMoreFinishes => owed.no_more_finishes = true,
         }

@@ -1,8 +1,8 @@
 //! The last step of an intent: what a person finds beside the file.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::ledger::Finished;
+use crate::ledger::{Finished, OpenIntent};
 use crate::model::{Code, FileName, Outcome, Record, Seq, Violation, derived, printable_json};
 use crate::processor::Token;
 use crate::spool::{Archived, Error, Shelf, Spool};
@@ -63,8 +63,7 @@ pub fn archive(spool: &Spool, request: &Request) -> Result<(), Error> {
     if let (Some(archived_as), Shelf::Failed) = (&request.archived_as, shelf) {
         spool.write_reason(&reason_name(archived_as), &reason(record))?;
     }
-    let status_name = derived("", record.file.safe().as_bytes(), &format!(".{}.json", record.seq));
-    spool.write_status(&status_name, &status(record))?;
+    spool.write_status(&status_name(record), &status(record))?;
     let (Some(claim), Some(archived_as)) = (&request.claim, &request.archived_as) else {
         return Ok(());
     };
@@ -76,6 +75,52 @@ pub fn archive(spool: &Spool, request: &Request) -> Result<(), Error> {
         spool.write_reason(&reason_name(&name), &reason(record))?;
     }
     Ok(())
+}
+
+/// Undoes the archive of an intent that is pending again: its document goes back to `work/`, its reason
+/// goes, its status says that it is pending. Safe to repeat after a crash at any point, also when the
+/// intent has ended again meanwhile: [`archive`] then follows.
+///
+/// # Errors
+///
+/// A step failed and may be tried again.
+pub fn restore(spool: &Spool, open: &OpenIntent) -> Result<(), Error> {
+    let record = &open.record;
+    let Some(earlier) = record.earlier.last() else { return Ok(()) };
+    if let (Some(claim), Some(archived_as), Some(document)) =
+        (&open.claim, &earlier.archived_as, &open.document)
+    {
+        let spare = derived(&format!("{}.", record.seq), record.file.safe().as_bytes(), "");
+        // It lies under the spare name where somebody's file had taken the planned one.
+        for name in [&spare, archived_as] {
+            let reason = reason_name(name);
+            let about = spool.read_reason(&reason).and_then(|text| seq_of(&text));
+            // The same document may have failed again under this name, as another intent.
+            if about.is_none_or(|seq| seq == record.seq) {
+                spool.restore(name, claim, document)?;
+            }
+            if about == Some(record.seq) {
+                spool.remove_reason(&reason)?;
+            }
+        }
+    }
+    if record.outcome == Outcome::Pending {
+        spool.write_status(&status_name(record), &status(record))?;
+    }
+    Ok(())
+}
+
+/// The intent that a reason is about.
+fn seq_of(reason: &[u8]) -> Option<Seq> {
+    #[derive(Deserialize)]
+    struct About {
+        seq: Seq,
+    }
+    serde_json::from_slice::<About>(reason).ok().map(|about| about.seq)
+}
+
+fn status_name(record: &Record) -> Vec<u8> {
+    derived("", record.file.safe().as_bytes(), &format!(".{}.json", record.seq))
 }
 
 /// The request that ends an intent: its pending record completed by what the ledger has.
@@ -109,7 +154,11 @@ fn status(record: &Record) -> Vec<u8> {
     text(&Status {
         record,
         intent_file: &record.file,
-        status: if success { "success" } else { "failed" },
+        status: match record.outcome {
+            Outcome::Pending => "pending",
+            _ if success => "success",
+            _ => "failed",
+        },
         timestamp: record.finished_at.unwrap_or(record.received_at).to_string(),
         processed_by: PROCESSED_BY,
         mode: record.mode.as_str(),

@@ -140,7 +140,8 @@ impl Desk {
         }
     }
 
-    /// Takes in an accepted intent. Seqs must rise.
+    /// Takes in an accepted intent. Seqs of one target must rise: a retried intent is older than what has
+    /// come since on other targets, and is refused where its own has something newer.
     pub fn admit(&mut self, item: Item) {
         let seq = item.record.seq;
         let superseded = self.sequence.push(Waiting {

@@ -89,6 +89,7 @@ mod tests {
                 violations: Vec::new(),
                 receipts: Vec::new(),
                 end_to_end_seconds: None,
+                earlier: Vec::new(),
             },
             claim: Some(b"1.0.intent-a.json".to_vec()),
             document: None,

@@ -78,6 +78,7 @@ impl Submission {
             violations: Vec::new(),
             receipts: Vec::new(),
             end_to_end_seconds: None,
+            earlier: Vec::new(),
         };
         match (verdict, self.intent) {
             (Verdict::Admitted { document, intent: summary, source }, Some(intent)) => {

@@ -56,6 +56,12 @@ impl Window {
         Some(self.force(bytes).moving())
     }
 
+    /// Whether so many further intents would be within the bounds.
+    pub fn has_room(&self, intents: usize) -> bool {
+        self.held.intents.load(Ordering::Acquire) + intents <= IN_FLIGHT_MAX
+            && self.held.bytes.load(Ordering::Acquire) < IN_FLIGHT_BYTES_MAX
+    }
+
     /// Takes a share whatever the bound says: for what is in the ledger already.
     pub fn force(&self, bytes: usize) -> Token {
         self.held.intents.fetch_add(1, Ordering::AcqRel);

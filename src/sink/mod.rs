@@ -11,6 +11,7 @@ pub mod kubectl;
 pub mod kubernetes;
 mod lock;
 pub mod package;
+pub mod porch;
 pub mod stdout;
 pub mod workload;
 

@@ -1,7 +1,7 @@
 //! The end of a file: its reason, its status, and its place in `processed/` or `failed/`.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -9,6 +9,9 @@ use rustix::io::{Errno, retry_on_intr};
 use crate::fault;
 use crate::model::{FileName, derived};
 use crate::spool::{Directory, Error, Shelf, Spool};
+
+/// More than any reason of ours has: a sentence, and the violations that are reported at most.
+const REASON_BYTES_MAX: u64 = 1 << 20;
 
 /// Where a document ended up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +96,71 @@ impl Spool {
                 Err(source) => Err(failed(source)),
             },
             Err(source) => Err(failed(source)),
+        }
+    }
+
+    /// Moves a document from `failed/` back to its claim in `work/`, if `failed/<name>` holds these bytes:
+    /// somebody may have put another file there. Safe to repeat: what is in `work/` stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// Reading or renaming failed; the document is where it was.
+    pub fn restore(&self, name: &[u8], claimed_as: &[u8], document: &[u8]) -> Result<bool, Error> {
+        let failed = |source: std::io::Error| Error::Restore {
+            name: FileName::new(name),
+            path: self.work.path.clone(),
+            source,
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(&self.failed.fd, name, flags, Mode::empty());
+        let file = match retry_on_intr(open) {
+            Ok(file) => File::from(file),
+            // A link or a socket is no document that we have moved there.
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(false),
+            Err(source) => return Err(failed(source.into())),
+        };
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Ok(false);
+        }
+        let mut found = Vec::with_capacity(document.len() + 1);
+        file.take(document.len() as u64 + 1).read_to_end(&mut found).map_err(failed)?;
+        if found != document {
+            return Ok(false);
+        }
+        let moved = fault::step("retry.rename", || {
+            let (from, to) = (&self.failed.fd, &self.work.fd);
+            rustix::fs::renameat_with(from, name, to, claimed_as, RenameFlags::NOREPLACE)
+        });
+        match moved {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST | Errno::NOENT) => Ok(false),
+            Err(source) => Err(failed(source.into())),
+        }
+    }
+
+    /// The text of `failed/<name>` (a reason), as far as it is one of ours; `None` when there is none.
+    pub fn read_reason(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(&self.failed.fd, name, flags, Mode::empty());
+        let file = File::from(retry_on_intr(open).ok()?);
+        let mut text = Vec::new();
+        file.take(REASON_BYTES_MAX).read_to_end(&mut text).ok()?;
+        Some(text)
+    }
+
+    /// Removes `failed/<name>` (a reason) of an intent that is pending again.
+    ///
+    /// # Errors
+    ///
+    /// It is still there.
+    pub fn remove_reason(&self, name: &[u8]) -> Result<(), Error> {
+        let unlink = || rustix::fs::unlinkat(&self.failed.fd, name, AtFlags::empty());
+        match fault::step("retry.reason", unlink) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(source) => Err(Error::Write {
+                path: self.failed.path.join(FileName::new(name).as_os_str()),
+                source: source.into(),
+            }),
         }
     }
 

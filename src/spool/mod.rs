@@ -62,6 +62,8 @@ pub enum Error {
     Write { path: PathBuf, source: io::Error },
     #[error("move claim `{name}` to `{path}`")]
     Archive { name: FileName, path: PathBuf, source: io::Error },
+    #[error("move `{name}` from the failed ones back to `{path}`")]
+    Restore { name: FileName, path: PathBuf, source: io::Error },
     #[error("read marker `{path}`")]
     Marker { path: PathBuf, source: io::Error },
     #[error("marker `{path}` is not one of ours: `{found}`")]
@@ -72,7 +74,9 @@ impl Error {
     /// Whether it was the device that failed a write, and not a lack of room or of rights.
     pub fn is_of_the_device(&self) -> bool {
         match self {
-            Error::Write { source, .. } | Error::Archive { source, .. } => {
+            Error::Write { source, .. }
+            | Error::Archive { source, .. }
+            | Error::Restore { source, .. } => {
                 source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
             }
             _ => false,

@@ -16,6 +16,7 @@ mod lifecycle;
 mod outage;
 mod readme;
 mod real;
+mod retry;
 mod sinks;
 mod support;
 mod systemd;

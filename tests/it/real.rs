@@ -156,9 +156,7 @@ impl Cluster {
             let pid = line.split(' ').next().and_then(|pid| pid.parse().ok());
             let pid = pid.and_then(rustix::process::Pid::from_raw).expect("a process id");
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-            // A dead one that nobody has reaped has no command line any more.
-            let cmdline = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
-            wait_until("its end", || std::fs::read(&cmdline).unwrap_or_default().is_empty());
+            wait_until("its end", || has_ended(pid.as_raw_nonzero().get()));
         }
         std::fs::write(self.dir.join("pids"), others.join("\n") + "\n").unwrap();
     }
@@ -174,6 +172,14 @@ impl Cluster {
             ready.is_ok_and(|output| output.status.success())
         });
     }
+}
+
+/// Whether a killed process has let go of its port: its last thread is dead, reaped or not. Its
+/// command line is gone earlier than that.
+fn has_ended(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    threads <= 1 && stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 impl Drop for Cluster {

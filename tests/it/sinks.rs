@@ -7,6 +7,7 @@ mod git;
 mod kubectl;
 mod kubernetes;
 mod package;
+mod porch;
 mod stdout;
 
 use std::cell::Cell;

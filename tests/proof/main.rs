@@ -18,6 +18,7 @@ mod model;
 mod mutants;
 mod points;
 mod report;
+mod retried;
 mod soak;
 #[path = "../it/support.rs"]
 mod support;

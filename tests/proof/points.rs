@@ -14,7 +14,7 @@ const POINTS_MIN: usize = 80;
 const POINTS_OF_HAND_MIN: usize = 14;
 
 pub fn rows() -> Vec<Row> {
-    vec![
+    let mut rows = vec![
         Row { id: "kill", what: "killed at each point, started again", run: kill },
         Row {
             id: "hands",
@@ -22,7 +22,9 @@ pub fn rows() -> Vec<Row> {
             run: of_second_hand,
         },
         Row { id: "twice", what: "killed at a point, killed again while recovering", run: twice },
-    ]
+    ];
+    rows.extend(crate::retried::rows());
+    rows
 }
 
 /// How often a run without a kill passes each point, by `THREAD/POINT`.

@@ -205,3 +205,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn comments_anywhere_are_kept_and_in_nobodys_way() {
+    changes(&format!("# The simulator.\n{}", manifest("spec:\n  replicas: [3]\n")));
+    changes(&manifest("spec:\n  # Of all sites.\n  replicas: [3] # at night\n  template: {}\n"));
+    let rest = "spec:\n  list: # of\n  - a # first\n  # last\n  - b\n  replicas: [3]\n# end\n";
+    changes(&manifest(rest).replace("name: nf-sim\n", "name: nf-sim # not the website\n"));
+    changes(&manifest("spec: # {\n  {replicas: # of\n    [3], # }\n    a: b}\n"));
+}

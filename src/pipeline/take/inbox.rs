@@ -18,6 +18,7 @@ use crate::limits::{LOOK_MAX, WAITING_MAX};
 use crate::model::{Code, FileName, Mode, Sighting};
 use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::take::line::Line;
+use crate::pipeline::take::requested::Requested;
 use crate::pipeline::take::{Held, Stage};
 use crate::pipeline::{Error, Event};
 use crate::settle::{Decision, Settle};
@@ -72,6 +73,7 @@ struct Taker<'a> {
     /// Names that somebody was writing to when last looked at.
     writing: HashSet<FileName>,
     held: VecDeque<Held>,
+    requested: Requested,
     /// Claims of older epochs that were there at the start, or were taken up since.
     seen: HashSet<Vec<u8>>,
     /// Number of the next claim in this epoch.
@@ -103,6 +105,7 @@ pub fn run(
         timed: HashSet::new(),
         writing: HashSet::new(),
         held,
+        requested: Requested::default(),
         seen,
         next_claim: 0,
         rescan_at: now,
@@ -130,6 +133,7 @@ impl Taker<'_> {
             self.check(now)?;
         }
         self.gather(now);
+        self.requested.carry_out(self.stage, &mut self.seen, now, beat)?;
         self.take_held()?;
         let took = self.take_group()?;
         beat.work();
@@ -148,6 +152,7 @@ impl Taker<'_> {
             select! {
                 recv(self.stage.stopped) -> _ => false,
                 recv(self.stage.woken) -> _ => true,
+                recv(self.requested.woken()) -> _ => true,
                 recv(freed) -> _ => true,
                 recv(due) -> _ => true,
             }
@@ -164,6 +169,7 @@ impl Taker<'_> {
             && self.candidates.is_empty()
             && !self.more
             && self.held.is_empty()
+            && self.requested.due().is_none()
             && !waits_for_a_grace
     }
 
@@ -174,13 +180,18 @@ impl Taker<'_> {
             Until::Stopped => [Some(self.rescan_at), Some(self.check_at)],
             Until::Drained => [Some(self.check_at), None],
         };
-        let all = regular.into_iter().flatten().chain(timer).chain(held);
+        let requested = self.requested.due();
+        let all = regular.into_iter().flatten().chain(timer).chain(held).chain(requested);
         all.min().unwrap_or(self.check_at)
     }
 
     /// Starts to watch, if that is wanted and possible; without it the inbox is listed more often.
     fn arm(&mut self) {
-        if self.options.poll || self.options.until == Until::Drained || self.watch.is_some() {
+        if self.options.poll || self.options.until == Until::Drained {
+            return;
+        }
+        self.requested.arm(&self.stage.requests);
+        if self.watch.is_some() {
             return;
         }
         match Watch::start(&self.options.path, &self.stage.collector) {
@@ -225,6 +236,7 @@ impl Taker<'_> {
 
     fn rescan(&mut self, now: Instant) {
         self.arm();
+        self.requested.look(now);
         let every =
             if self.watch.is_some() { self.options.rescan } else { self.options.poll_interval };
         self.rescan_at = now + every;

@@ -3,6 +3,7 @@
 mod inbox;
 mod line;
 mod operand;
+mod requested;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::model::{Code, FileKind, Mode};
 use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::{Error, Event, Lead, Live, ToLedger, now, shelve};
 use crate::processor::{Names, Submission, Token, Window};
+use crate::request::Requests;
 use crate::spool::{Claim, Shelf, Spool};
 use crate::telemetry::Chain;
 use crate::watch::Collector;
@@ -50,6 +52,7 @@ pub struct Stage {
     pub events: Sender<Event>,
     pub settle_quiet: Duration,
     pub leases: bool,
+    pub requests: Requests,
 }
 
 /// A claim in `work/` that has to be looked at again.

@@ -8,6 +8,8 @@ use crate::processor::Window;
 
 const BUDGET: u64 = 60;
 
+const NOTHING: [u64; 0] = [];
+
 const BREAKER: breaker::Policy = breaker::Policy {
     window: 4,
     failures_percent: 50,
@@ -54,13 +56,18 @@ impl Bench {
     /// Admits a scaling intent on `target`.
     fn admit(&mut self, target: &str) -> Seq {
         self.admitted += 1;
+        self.admit_as(Seq(self.admitted), target, Vec::new(), false)
+    }
+
+    /// Admits an intent that was accepted before, with what the ledger has of it.
+    fn admit_as(&mut self, seq: Seq, target: &str, progress: Vec<Progress>, resumed: bool) -> Seq {
         let value = serde_json::json!({
             "intent_type": "scaling", "target": target, "namespace": "default", "replicas": 3,
         });
         let intent: Intent = serde_json::from_value(value.clone()).unwrap();
         let document = value.to_string().into_bytes();
         let record = Record {
-            seq: Seq(self.admitted),
+            seq,
             file: FileName::new("intent-a.json"),
             digest: None,
             source: None,
@@ -76,6 +83,7 @@ impl Bench {
             superseded_by: None,
             receipts: Vec::new(),
             end_to_end_seconds: None,
+            earlier: Vec::new(),
         };
         self.desk.admit(Item {
             record,
@@ -83,10 +91,10 @@ impl Bench {
             intent: Arc::new(intent),
             token: self.window.force(document.len()),
             document: document.into(),
-            progress: Vec::new(),
-            resumed: false,
+            progress,
+            resumed,
         });
-        Seq(self.admitted)
+        seq
     }
 
     /// What goes out to a sink now.
@@ -399,4 +407,57 @@ mod any_outage {
             prop_assert_eq!(bench.exchange(0, seconds + 41, &done()).len(), 1);
         }
     }
+}
+
+#[test]
+fn a_retried_intent_comes_late_and_goes_before_all_that_are_newer_on_its_target() {
+    let mut bench = Bench::new(&["sink"]);
+    bench.admitted = 7;
+    // Of another target, admitted before, and newer.
+    bench.admit("db");
+    bench.admit_as(Seq(3), "web", Vec::new(), true);
+    bench.admit_as(Seq(5), "web", Vec::new(), true);
+    let newer = bench.admit("web");
+    assert!(bench.desk.take_ended(Timestamp { unix_ms: 0 }).is_empty(), "none is superseded");
+    assert_eq!(
+        bench.exchange(0, 0, &done()),
+        [3, 8],
+        "one of a target at a time, the oldest first"
+    );
+    for seq in [5, newer.0] {
+        assert_eq!(bench.exchange(0, 1, &done()), NOTHING, "the end before it is not durable");
+        let ended = bench.desk.take_ended(Timestamp { unix_ms: 0 });
+        let seqs: Vec<Seq> = ended.iter().map(|ended| ended.item.record.seq).collect();
+        bench.desk.committed(&seqs);
+        assert_eq!(bench.exchange(0, 2, &done()), [seq]);
+    }
+}
+
+#[test]
+fn a_retried_intent_is_not_delivered_again_where_it_was_confirmed() {
+    let mut bench = Bench::new(&["first", "second"]);
+    let confirmed = Receipt {
+        sink: "first".to_owned(),
+        location: Some("there".to_owned()),
+        unchanged: false,
+        attempts: 2,
+        code: None,
+        message: None,
+        further: Default::default(),
+    };
+    let kept = Progress {
+        seq: Seq(3),
+        sink: "first".to_owned(),
+        attempts: 2,
+        spent_ms: 0,
+        step: None,
+        receipt: Some(confirmed.clone()),
+    };
+    bench.admit_as(Seq(3), "web", vec![kept], true);
+    assert_eq!(bench.exchange(0, 0, &done()), NOTHING);
+    assert_eq!(bench.exchange(1, 0, &done()), [3]);
+    let ended = bench.desk.take_ended(Timestamp { unix_ms: 0 });
+    assert_eq!(ended[0].finished.receipts[0], confirmed);
+    assert_eq!(ended[0].finished.outcome, Outcome::Delivered);
+    assert_eq!(ended[0].finished.receipts[1].attempts, 1);
 }

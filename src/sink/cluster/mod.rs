@@ -42,7 +42,14 @@ const USER_AGENT: HeaderValue =
 pub struct Clusters {
     runtime: Arc<Threads>,
     known: Mutex<HashMap<ClusterAccess, Arc<Cluster>>>,
+    turns: Arc<Turns>,
 }
+
+/// Things of servers that take one writer at a time; as many as sinks are configured.
+type Turns = Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>;
+
+/// The right to write to such a thing, until it is dropped.
+pub type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 impl Clusters {
     /// Starts the runtime.
@@ -56,17 +63,17 @@ impl Clusters {
             .thread_name("cluster")
             .enable_all()
             .build()?;
-        Ok(Clusters { runtime: Arc::new(Threads(Some(runtime))), known: Mutex::default() })
+        let runtime = Arc::new(Threads(Some(runtime)));
+        Ok(Clusters { runtime, known: Mutex::default(), turns: Arc::default() })
     }
 
     /// The cluster behind these settings. No file is read and nobody is called yet: what is wrong
     /// with them is told by each call, since files may come and go while the process runs.
     pub fn at(&self, access: ClusterAccess) -> Arc<Cluster> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let runtime = &self.runtime;
         let cluster = known.entry(access.clone()).or_insert_with(|| {
-            let runtime = Arc::clone(runtime);
-            Arc::new(Cluster { access, runtime, client: Mutex::default() })
+            let (runtime, turns) = (Arc::clone(&self.runtime), Arc::clone(&self.turns));
+            Arc::new(Cluster { access, runtime, turns, client: Mutex::default() })
         });
         Arc::clone(cluster)
     }
@@ -95,6 +102,7 @@ impl Drop for Threads {
 pub struct Cluster {
     access: ClusterAccess,
     runtime: Arc<Threads>,
+    turns: Arc<Turns>,
     client: Mutex<Client>,
 }
 
@@ -103,6 +111,8 @@ pub struct Cluster {
 struct Client {
     made: u64,
     kept: Option<kube::Client>,
+    /// The server's address, once it is known.
+    server: String,
 }
 
 impl fmt::Debug for Cluster {
@@ -154,18 +164,38 @@ impl Cluster {
     ///
     /// The credentials cannot be read.
     pub async fn client(&self) -> Result<(kube::Client, u64), Trouble> {
-        if let Client { made, kept: Some(client) } = &*self.lock() {
+        if let Client { made, kept: Some(client), .. } = &*self.lock() {
             return Ok((client.clone(), *made));
         }
         let config = config(&self.access).await.map_err(|error| Trouble::access(&error))?;
+        let address = config.cluster_url.to_string();
         let fresh = kube::Client::try_from(config).map_err(|error| Trouble::access(&error))?;
         let mut client = self.lock();
-        let Client { made, kept } = &mut *client;
+        let Client { made, kept, server } = &mut *client;
         let client = kept.get_or_insert_with(|| {
             *made += 1;
+            *server = address;
             fresh
         });
         Ok((client.clone(), *made))
+    }
+
+    /// Waits for the turn at something of the server's that takes one writer at a time. Whoever else
+    /// in this process writes to the same thing waits as well, by whatever credentials.
+    ///
+    /// # Errors
+    ///
+    /// The credentials cannot be read, or others were at it until `due`.
+    pub async fn turn(&self, thing: &str, due: Instant) -> Result<Turn, Trouble> {
+        self.client().await?;
+        let name = format!("{} {thing}", self.lock().server);
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(name).or_default())
+        };
+        tokio::time::timeout_at(due.into(), turn.lock_owned())
+            .await
+            .map_err(|_| Trouble::lost(format!("others wrote to {thing} all the time")))
     }
 
     /// Has the files read again before the next call, if they were not since.

@@ -1,6 +1,8 @@
 //! A batch of the modes that scale: look at all, keep in the ledger what will be written, write.
 
 use std::cell::Cell;
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +11,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::config::Confirmed;
 use crate::fault;
 use crate::model::{Code, IntentType};
-use crate::sink::kubernetes::subject::Subject;
+use crate::sink::kubernetes::subject::{Subject, receipt};
 use crate::sink::kubernetes::target::{Found, Site, Stored, Unwritten, terminating};
 use crate::sink::kubernetes::watches::{Key, Place, Watches};
 use crate::sink::kubernetes::{now, unsupported};
@@ -56,6 +58,16 @@ impl<'a> Batch<'a> {
 
     /// One answer a delivery, in their order.
     pub async fn deliver(&self, batch: &[Delivery<'_>]) -> Result<Vec<Answer>, Fatal> {
+        let mut answers = Vec::with_capacity(batch.len());
+        let namespaces: Vec<&str> = batch.iter().map(|it| it.intent.namespace.as_str()).collect();
+        for wave in waves(&namespaces, self.watches.namespaces_max()) {
+            answers.extend(self.wave(&batch[wave]).await?);
+        }
+        Ok(answers)
+    }
+
+    /// Delivers to no more namespaces than can be followed at a time.
+    async fn wave(&self, batch: &[Delivery<'_>]) -> Result<Vec<Answer>, Fatal> {
         let at_a_time = self.site.settings.concurrency;
         let plans: Vec<Plan> = stream::iter(batch.iter().map(|delivery| self.look(delivery)))
             .buffered(at_a_time)
@@ -70,9 +82,11 @@ impl<'a> Batch<'a> {
         let mut answers: Vec<Answer> = stream::iter(acts).buffered(at_a_time).try_collect().await?;
         // The others took their time, and the first of the batch may have followed in it.
         for (delivery, answer) in batch.iter().zip(&mut answers) {
-            if matches!(answer, Answer::Pending { .. }) {
-                let key = key(delivery);
-                *answer = self.ask(&self.watches.place(&key.0), delivery);
+            let key = key(delivery);
+            let is_pending = matches!(answer, Answer::Pending { .. });
+            // Its namespace may have had to make room for others: the step brings it back.
+            if is_pending && let Some(place) = self.watches.followed(&key.0) {
+                *answer = place.answer(&key).unwrap_or_else(|| answer.clone());
             }
         }
         Ok(answers)
@@ -87,13 +101,13 @@ impl<'a> Batch<'a> {
 
     async fn plan(&self, delivery: &Delivery<'_>) -> Result<Plan, Fault> {
         let deadline = self.context.deadline;
-        self.is_worth_a_call()?;
         let key = key(delivery);
         let place = self.watches.place(&key.0);
         let progress = Progress::read(delivery.step);
         if place.verifies(&key, delivery.seq) {
             return Ok(Plan::Ask { place });
         }
+        self.is_worth_a_call()?;
         place.in_step(self.site.due(deadline)).await?;
         if let Some(Progress::Written(written)) = progress {
             return Ok(Plan::Verify { place, written, is_unseen: true });
@@ -211,7 +225,8 @@ impl<'a> Batch<'a> {
     fn keep(&self, place: &Place, delivery: &Delivery<'_>) {
         let location = self.site.location(delivery.intent);
         let waker = Arc::clone(self.context.waker);
-        place.keep(&key(delivery), Subject::new(delivery.seq, location, waker));
+        let subject = Subject::new(delivery.seq, location, delivery.intent.replicas, waker);
+        place.keep(&key(delivery), subject);
     }
 
     /// Answers for what stands at the target.
@@ -252,7 +267,6 @@ impl<'a> Batch<'a> {
 
     fn ask(&self, place: &Place, delivery: &Delivery<'_>) -> Answer {
         let answer = place.answer(&key(delivery));
-        // Its namespace had to make room for others: the step brings it back.
         answer.unwrap_or_else(|| {
             let message =
                 format!("{} is not followed any more", self.site.location(delivery.intent));
@@ -264,7 +278,7 @@ impl<'a> Batch<'a> {
         Confirmation {
             location: self.site.location(delivery.intent),
             unchanged: written.unchanged,
-            further: written.receipt(None),
+            further: receipt(written, delivery.intent.replicas, None),
         }
     }
 
@@ -293,6 +307,21 @@ impl<'a> Batch<'a> {
             self.silent.set(self.silent.get() + 1);
         }
     }
+}
+
+/// The batch in parts that name so many namespaces at most.
+fn waves(namespaces: &[&str], namespaces_max: usize) -> Vec<Range<usize>> {
+    let (mut waves, mut from, mut named) = (Vec::new(), 0, HashSet::new());
+    for (at, namespace) in namespaces.iter().enumerate() {
+        if named.len() >= namespaces_max && !named.contains(namespace) {
+            waves.push(from..at);
+            from = at;
+            named.clear();
+        }
+        named.insert(*namespace);
+    }
+    waves.push(from..namespaces.len());
+    waves
 }
 
 /// The step that goes before a write.
@@ -352,4 +381,22 @@ fn moved(hpa: &str) -> Fault {
 
 fn key(delivery: &Delivery<'_>) -> Key {
     (delivery.intent.namespace.clone(), delivery.intent.target.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_parted_where_it_names_more_namespaces_than_are_followed() {
+        let parted = |namespaces: &str, max| {
+            let namespaces: Vec<&str> = namespaces.split(' ').collect();
+            let ends: Vec<usize> = waves(&namespaces, max).iter().map(|wave| wave.end).collect();
+            ends
+        };
+        assert_eq!(parted("a b a b", 2), [4]);
+        assert_eq!(parted("a b a c b b", 2), [3, 6]);
+        assert_eq!(parted("a b c", 1), [1, 2, 3]);
+        assert_eq!(parted("a b c", usize::MAX), [3]);
+    }
 }

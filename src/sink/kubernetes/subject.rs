@@ -1,6 +1,7 @@
 //! One target that is being verified: what was written, what was seen of it since, and what to
 //! answer.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::config::{Confirmed, Workload};
@@ -15,6 +16,9 @@ use crate::sink::{Answer, Confirmation, Fault, Retry, Waker};
 const AGAIN_MIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
 
+/// What a receipt says besides the location.
+pub type Receipt = BTreeMap<String, serde_json::Value>;
+
 /// What a delivery is held to.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -27,6 +31,8 @@ pub struct Rule {
 pub struct Subject {
     pub seq: Seq,
     pub location: String,
+    /// What the intent asks for; an autoscaler's bounds may have made it another count.
+    asked: u32,
     /// `None` while the write is on its way.
     pub written: Option<Written>,
     /// When this process began.
@@ -53,10 +59,11 @@ impl std::fmt::Debug for Subject {
 
 impl Subject {
     /// One that is about to be written.
-    pub fn new(seq: Seq, location: String, waker: Waker) -> Self {
+    pub fn new(seq: Seq, location: String, asked: u32, waker: Waker) -> Self {
         Subject {
             seq,
             location,
+            asked,
             written: None,
             since: Instant::now(),
             seen: None,
@@ -113,7 +120,7 @@ impl Subject {
             Verdict::Reached => Answer::Done(Confirmation {
                 location,
                 unchanged: written.unchanged,
-                further: written.receipt(self.converged_at),
+                further: receipt(written, self.asked, self.converged_at),
             }),
             Verdict::Failed(fault) => Answer::Failed(fault),
             Verdict::Waiting { missing } => {
@@ -170,6 +177,15 @@ impl Subject {
         }
         settle(&self.location, standing, written)
     }
+}
+
+/// What goes into the receipt, with the count where it is not the one that was asked for.
+pub fn receipt(written: &Written, asked: u32, converged_at: Option<Timestamp>) -> Receipt {
+    let mut receipt = written.receipt(converged_at);
+    if written.wanted != asked {
+        receipt.insert("replicas".to_owned(), written.wanted.into());
+    }
+    receipt
 }
 
 fn settle(location: &str, standing: Standing, written: &Written) -> Verdict {

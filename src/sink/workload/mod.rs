@@ -94,8 +94,9 @@ pub fn is_at_least(version: &str, other: &str) -> Option<bool> {
 }
 
 mod unix_ms {
-    use super::{Deserialize, Timestamp};
-    use serde::{Deserializer, Serializer};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::model::Timestamp;
 
     pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_i64(at.unix_ms)
@@ -107,8 +108,9 @@ mod unix_ms {
 }
 
 mod unix_ms_or_none {
-    use super::{Deserialize, Serialize, Timestamp};
-    use serde::{Deserializer, Serializer};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::model::Timestamp;
 
     pub fn serialize<S: Serializer>(
         at: &Option<Timestamp>,

@@ -17,6 +17,7 @@ mod faults;
 mod fields;
 mod http;
 mod kube;
+pub mod porch;
 mod resource;
 mod rules;
 mod scenarios;

@@ -156,5 +156,6 @@ fn pending(seq: Seq, epoch: u64, acceptance: &intentd::ledger::Acceptance) -> Re
         violations: Vec::new(),
         receipts: Vec::new(),
         end_to_end_seconds: None,
+        earlier: Vec::new(),
     }
 }

@@ -225,7 +225,7 @@ const EXPECTED: &[&str] = &[
      between 2 and 5 replicas and would undo 3: change its bounds, or set `hpa` to \"floor\" or \
      \"clamp\"",
     "horizontalpodautoscalers/NS/raised-hpa: minReplicas: 2 to minReplicas: 4; delivered \
-     deployments/NS/raised (accepted_at observed_at resource_version)",
+     deployments/NS/raised (accepted_at hpa observed_at resource_version)",
     "HPA_CONFLICT; HPA_CONFLICT Never: HorizontalPodAutoscaler `raised-hpa` keeps Deployment \
      `raised` at no more than 5 replicas, and 9 are wanted: raise its maxReplicas first",
     "deployments/NS/kept: replicas: 2 to replicas: 5; delivered deployments/NS/kept (accepted_at \

@@ -125,3 +125,22 @@ fn a_leader_that_was_overtaken_writes_nothing() {
     }
     assert_eq!(patches(&cluster), 0);
 }
+
+#[test]
+fn a_certificate_that_does_not_hold_is_no_reason_to_send_credentials() {
+    use crate::fake::Certificate;
+    let mut cluster = Cluster::start_tls();
+    cluster.deployment("ran-a", "web", 2);
+    cluster.expect_token("first-secret");
+    for certificate in [Certificate::Expired, Certificate::OtherHost, Certificate::UnknownAuthority]
+    {
+        cluster.present(certificate);
+        let mut sink = sink_at(&cluster, |_| {});
+        let said =
+            failed(&call(&mut sink, &job("web", 5)).answer, Code::SinkUnavailable, Retry::Later);
+        assert!(said.contains("certificate"), "{said}");
+        assert_eq!(cluster.requests().len(), 0);
+    }
+    cluster.present(Certificate::Valid);
+    done(&settled(&mut sink_at(&cluster, |_| {}), &job("web", 5)));
+}

@@ -62,7 +62,8 @@ fn floor_raises_the_minimum_and_leaves_the_workload_to_the_autoscaler() {
 fn clamp_keeps_the_count_within_the_bounds() {
     let cluster = with_autoscaler();
     let mut sink = sink_at(&cluster, |it| it.hpa = HpaRule::Clamp);
-    done(&settled(&mut sink, &job("web", 9)));
+    let clamped = settled(&mut sink, &job("web", 9));
+    assert_eq!(done(&clamped).further["replicas"], 6, "not what was asked for");
     assert_eq!((floor_of(&cluster), replicas(&cluster, "web")), (json!(2), 6));
     assert!(done(&settled(&mut sink, &job("web", 9))).unchanged);
 }
@@ -158,4 +159,50 @@ fn a_cluster_without_the_definition_says_how_to_get_it() {
         Retry::Never,
     );
     assert!(said.contains("`intentd schema crd | kubectl apply -f -`"), "{said}");
+}
+
+/// `intentd diff` of an intent with this many replicas of `web`.
+fn compared(cluster: &Cluster, more: &str, replicas: u64) -> (Option<i32>, serde_json::Value) {
+    let site = crate::support::Site::with_config(&format!(
+        "sink = [\"kubernetes\"]\n[sinks.kubernetes]\nkubeconfig = \"{}\"\n{more}\n",
+        cluster.kubeconfig().display()
+    ));
+    let document = site.root().join("intent-web.json");
+    std::fs::write(&document, crate::support::scaling("web", replicas)).unwrap();
+    let mut found = site.run(&["diff", document.to_str().unwrap(), "-o", "jsonl"]);
+    let told = found.jsonl().remove(0);
+    (found.code.take(), told)
+}
+
+#[test]
+fn diff_rehearses_the_write_at_the_server_and_changes_nothing() {
+    let cluster = Cluster::start();
+    cluster.deployment("default", "web", 2);
+    for mode in ["mode = \"scale\"", "mode = \"ssa\"\nforce = true"] {
+        let (code, told) = compared(&cluster, mode, 5);
+        assert_eq!((code, &told["result"]), (Some(1), &json!("different")), "{told}");
+        assert_eq!(
+            told["changes"],
+            json!([{"path": "deployments/default/web", "before": "spec.replicas: 2\n",
+                    "after": "spec.replicas: 5\n"}])
+        );
+        assert_eq!(compared(&cluster, mode, 2).0, Some(0));
+    }
+    let rehearsed = cluster.requests().into_iter().filter(|it| it.method == "PATCH");
+    assert!(rehearsed.into_iter().all(|it| it.param("dryRun") == Some("All")));
+    let (code, told) = compared(&cluster, "mode = \"networkintent\"", 5);
+    assert_eq!((code, &told["result"]), (Some(1), &json!("different")), "{told}");
+    assert_eq!(cluster.replicas("deployments", "default", "web"), 2);
+
+    cluster.autoscaler("default", "web", 1, 3);
+    let (code, told) = compared(&cluster, "", 5);
+    assert_eq!((code, &told["code"]), (Some(1), &json!("HPA_CONFLICT")), "{told}");
+    cluster.refuse(
+        "update",
+        "deployments/scale",
+        Refusal::Policy { policy: "few".to_owned(), message: "too many".to_owned() },
+    );
+    cluster.delete("horizontalpodautoscalers", "default", "web");
+    let (code, told) = compared(&cluster, "", 5);
+    assert_eq!((code, &told["code"]), (Some(1), &json!("ADMISSION_DENIED")), "{told}");
 }

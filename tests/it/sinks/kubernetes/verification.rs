@@ -139,3 +139,23 @@ fn a_watch_that_the_server_ends_begins_anew() {
     done(&settled(&mut sink, &job));
     assert_eq!(patches(&cluster), 1);
 }
+
+#[test]
+fn intents_for_more_namespaces_than_are_followed_at_a_time_all_come_through() {
+    let cluster = Cluster::start();
+    let spaces: Vec<String> = (0..24).map(|at| format!("ran-{at}")).collect();
+    spaces.iter().for_each(|namespace| cluster.deployment(namespace, "web", 2));
+    let mut sink = sink_at(&cluster, |it| {
+        it.delivered = Confirmed::Converged;
+        // Room for five namespaces.
+        it.concurrency = 40;
+    });
+    let jobs: Vec<Job> =
+        spaces.iter().map(|namespace| super::super::job_in(namespace, "web", 3)).collect();
+    let answers = settle(&mut sink, &jobs.iter().collect::<Vec<_>>());
+    for (answer, namespace) in answers.iter().zip(&spaces) {
+        assert_eq!(done(answer).location, format!("deployments/{namespace}/web"));
+        assert_eq!(cluster.replicas("deployments", namespace, "web"), 3);
+    }
+    assert_eq!(patches(&cluster), spaces.len(), "each once");
+}
