@@ -2,7 +2,8 @@
 //! nothing else.
 //!
 //! The controllers are ended first: what they do with a scaled Deployment costs several times what
-//! is measured. Both clients use the same number of connections to the same server in turn.
+//! is measured. Both clients use the same number of connections to the same server in turn, and both
+//! hold the two watches that a delivery needs; the reference throws away what these say.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -35,9 +36,11 @@ pub fn measure(scale: Scale) -> Vec<Row> {
     let spool = TempDir::new().expect("a directory");
     let (mut ours, mut raw, mut share) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
+        let watches = cluster.watch();
         let started = Instant::now();
         cluster.on_all(count, |wire, index| wire.scale(index, 2 * round + 2));
         raw.push(count as f64 / started.elapsed().as_secs_f64());
+        watches.end();
 
         let site = Site::new(&spool.path().join(format!("{round}")));
         let before = (children(), cluster.used());
@@ -168,6 +171,28 @@ impl Cluster {
         Wire { stream, authorization: format!("Authorization: Bearer {}", self.token) }
     }
 
+    /// Follows all Deployments and autoscalers of the namespace, and looks at nothing of it.
+    fn watch(&self) -> Watches {
+        let paths = [
+            format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments"),
+            format!("/apis/autoscaling/v2/namespaces/{NAMESPACE}/horizontalpodautoscalers"),
+        ];
+        let mut watches = Watches { sockets: Vec::new(), threads: Vec::new() };
+        for path in paths {
+            let mut wire = self.connect();
+            let list = wire.must("GET", &path, &Value::Null);
+            let version = list["metadata"]["resourceVersion"].as_str().expect("a version");
+            let watch = format!("{path}?watch=true&resourceVersion={version}");
+            let head =
+                format!("GET {watch} HTTP/1.1\r\nHost: cluster\r\n{}\r\n\r\n", wire.authorization);
+            wire.stream.get_mut().write_all(head.as_bytes()).expect("a request");
+            watches.sockets.push(wire.stream.get_ref().sock.try_clone().expect("a socket"));
+            let drain = move || drop(io::copy(&mut wire.stream, &mut io::sink()));
+            watches.threads.push(std::thread::spawn(drain));
+        }
+        watches
+    }
+
     /// Delivers to all Deployments with the real binary; deliveries a second.
     fn drain(&self, site: &Site, count: usize, replicas: usize) -> f64 {
         let kubeconfig = self.dir.path().join("kubeconfig");
@@ -194,6 +219,23 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let _ = Command::new(&self.down).arg(self.dir.path()).status();
+    }
+}
+
+/// Open watches.
+struct Watches {
+    sockets: Vec<TcpStream>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Watches {
+    fn end(self) {
+        for socket in self.sockets {
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+        for thread in self.threads {
+            thread.join().expect("a thread that only reads");
+        }
     }
 }
 
