@@ -334,8 +334,11 @@ fn read_all(connection: &Connection, seq: Seq) -> Result<Vec<(String, Earlier)>,
     Ok(all)
 }
 
-/// A row without its receipts, which come beside it as text; `None` if a name is none of ours.
-fn read_row(row: &Row<'_>) -> rusqlite::Result<Option<(u64, String, Earlier, String, Vec<u8>)>> {
+/// Its number, the request, the outcome without its receipts, these as text, and the sum over all.
+type Stored = (u64, String, Earlier, String, Vec<u8>);
+
+/// A row as it is stored; `None` if a name is none of ours.
+fn read_row(row: &Row<'_>) -> rusqlite::Result<Option<Stored>> {
     let (outcome, code): (String, String) = (row.get(3)?, row.get(4)?);
     let (Some(outcome), Some(code)) = (Outcome::parse(&outcome), Code::parse(&code)) else {
         return Ok(None);
