@@ -92,7 +92,7 @@ fn kubernetes(table: &Table<'_>) -> Result<KubernetesSettings, Error> {
             _ => KubernetesMode::Scale,
         },
         workload: table.workload()?,
-        field_manager: table.needed("field_manager")?,
+        field_manager: table.field_manager()?,
         force: table.flag("force"),
         hpa: table.hpa()?,
         delivered: table.delivered()?,
@@ -195,7 +195,50 @@ impl Table<'_> {
     fn workload(&self) -> Result<Workload, Error> {
         let kind = self.needed("kind")?;
         let plural = self.text("plural").unwrap_or_else(|| format!("{}s", kind.to_lowercase()));
-        Ok(Workload { api_version: self.needed("api_version")?, kind, plural })
+        let api_version = self.needed("api_version")?;
+        let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+        let is_group = group.is_empty() != api_version.contains('/')
+            && group.split('.').all(|it| group.is_empty() || is_label(it));
+        // They become parts of addresses and of command lines.
+        for (key, is_good, expected) in [
+            (
+                "kind",
+                kind.bytes().all(|b| b.is_ascii_alphanumeric()),
+                "a kind, such as `Deployment`",
+            ),
+            ("plural", is_label(&plural), "a kind's name in addresses, such as `deployments`"),
+            (
+                "api_version",
+                is_group && is_label(version) && version.starts_with('v'),
+                "a group and a version, such as `apps/v1`",
+            ),
+        ] {
+            if !is_good {
+                return Err(self.wrong(key, expected));
+            }
+        }
+        Ok(Workload { api_version, kind, plural })
+    }
+
+    /// The server takes no other name for it.
+    fn field_manager(&self) -> Result<String, Error> {
+        let name = self.needed("field_manager")?;
+        let is_good = name.chars().count() <= 128 && !name.chars().any(char::is_control);
+        is_good.then_some(name).ok_or_else(|| {
+            self.wrong("field_manager", "at most 128 characters that can be printed")
+        })
+    }
+
+    fn wrong(&self, key: &'static str, expected: &str) -> Error {
+        let (name, expected) = (self.name, expected.to_owned());
+        match self.settings.get(key) {
+            Some((_, origin)) => Error::Value {
+                key: format!("sinks.{name}.{key}"),
+                origin: origin.clone(),
+                expected,
+            },
+            None => self.needs(key),
+        }
     }
 
     fn hpa(&self) -> Result<HpaRule, Error> {
@@ -213,4 +256,13 @@ impl Table<'_> {
             _ => Confirmed::Observed,
         })
     }
+}
+
+/// Whether it is a name as DNS has them.
+fn is_label(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(plain)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }

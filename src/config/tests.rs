@@ -345,6 +345,24 @@ fn a_sink_of_no_known_type_or_name_or_without_its_command_is_refused() {
         "[sinks.a]\ntype = \"b\"",
         &format!("intentd.toml:2: sink `a` is of no known type (`b`); {types}"),
     );
+    for (key, expected) in [
+        ("api_version = \"apps\"", "a group and a version, such as `apps/v1`"),
+        ("api_version = \"/v1\"", "a group and a version, such as `apps/v1`"),
+        ("api_version = \"../v1\"", "a group and a version, such as `apps/v1`"),
+        ("plural = \"deployments/x\"", "a kind's name in addresses, such as `deployments`"),
+        ("kind = \"De/ployment\"", "a kind, such as `Deployment`"),
+        ("field_manager = \"a\\nb\"", "at most 128 characters that can be printed"),
+    ] {
+        let name = key.split(' ').next().unwrap();
+        refused(
+            &format!("sink = [\"kubernetes\"]\n[sinks.kubernetes]\n{key}"),
+            &format!("intentd.toml:3: `sinks.kubernetes.{name}` has to be {expected}"),
+        );
+    }
+    for api_version in ["v1", "apps/v1", "example.com/v1alpha1"] {
+        let main = format!("sink = [\"kubectl\"]\nsinks.kubectl.api_version = \"{api_version}\"");
+        Desk::new(&main).load().unwrap();
+    }
     refused("sink = [\"exec\"]", "sink `exec` needs `command`");
     refused("sink = [\"git\"]", "sink `git` needs `remote`");
     refused("sink = [\"exec\"]\nsinks.exec.command = []", "sink `exec` needs `command`");

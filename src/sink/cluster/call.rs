@@ -15,6 +15,10 @@ use crate::sink::cluster::trouble::{Refusal, Trouble, innermost};
 /// at the server's limit, which JSON may make twice as long.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
+/// Most of a page of a list, or of a minute of a watch: five hundred objects of 128 KiB, where one
+/// has ten or so.
+const WATCHED_BYTES_MAX: usize = 64 << 20;
+
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
@@ -94,6 +98,19 @@ pub async fn send(client: &kube::Client, call: &Call<'_>, due: Instant) -> Resul
     tokio::time::timeout_at(due.into(), whole)
         .await
         .unwrap_or_else(|_| Err(Trouble::lost("it did not answer in time".to_owned())))
+}
+
+/// The client with a bound on each answer, which it would otherwise take in whatever its size.
+pub fn bounded(client: kube::Client) -> kube::Client {
+    let namespace = client.default_namespace().to_owned();
+    let sent = move |request: Request<Body>| {
+        let client = client.clone();
+        async move {
+            let response = client.send(request).await?;
+            Ok::<_, kube::Error>(response.map(|body| Limited::new(body, WATCHED_BYTES_MAX)))
+        }
+    };
+    kube::Client::new(tower::service_fn(sent), namespace)
 }
 
 async fn read(response: Response<Body>) -> Result<Reply, Trouble> {

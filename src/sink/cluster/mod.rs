@@ -153,7 +153,7 @@ impl Cluster {
         }
     }
 
-    /// The client, for watches; the number tells it from the ones before.
+    /// The client; the number tells it from the ones before.
     ///
     /// # Errors
     ///
@@ -166,6 +166,17 @@ impl Cluster {
             let said = "the credentials were not to be had in time".to_owned();
             Err(Trouble::Access { said })
         })
+    }
+
+    /// The client for watches and their lists, no answer of which is read beyond a bound; to be called
+    /// by what was spawned.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Cluster::client`].
+    pub async fn watching(&self, due: Instant) -> Result<(kube::Client, u64), Trouble> {
+        let (client, made) = self.client(due).await?;
+        Ok((call::bounded(client), made))
     }
 
     fn kept(&self) -> Option<(kube::Client, u64)> {

@@ -17,6 +17,9 @@ const LIST_BYTES_MAX: usize = 64 << 20;
 /// One object: etcd takes 1.5 MiB, which indented JSON may triple.
 const OBJECT_BYTES_MAX: usize = 8 << 20;
 
+/// Who we are to the server where kubectl takes a name; `kubectl scale` gives its own.
+const FIELD_MANAGER: &str = "--field-manager=intentd";
+
 const AUTOSCALERS: &str = "horizontalpodautoscalers.v2.autoscaling";
 
 /// kubectl, and what is scaled by it.
@@ -152,8 +155,16 @@ impl Calls {
         });
         let patch = format!("--patch={patch}");
         let dry = if is_dry { "--dry-run=server" } else { "--dry-run=none" };
-        let arguments =
-            ["patch", &target, &namespace, "--type=merge", &patch, dry, "--output=json"];
+        let arguments = [
+            "patch",
+            &target,
+            &namespace,
+            "--type=merge",
+            &patch,
+            FIELD_MANAGER,
+            dry,
+            "--output=json",
+        ];
         let run = || self.program.run(&arguments, OBJECT_BYTES_MAX, due);
         let text = if is_dry { run() } else { fault::step("kubectl.floor", run) }?;
         let printed = object("patch", &text)?;

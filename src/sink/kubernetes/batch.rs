@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 
@@ -21,6 +21,9 @@ use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry};
 
 /// Reads and conditional writes of one delivery; a rollout moves the version with each of its steps.
 const TRIES: u32 = 5;
+
+/// No answer of a server that is well takes longer.
+const SLOW_MAX: Duration = Duration::from_secs(2);
 
 /// One call of `deliver`.
 pub struct Batch<'a> {
@@ -95,7 +98,11 @@ impl<'a> Batch<'a> {
         if delivery.intent.intent_type != IntentType::Scaling {
             return Plan::Answered(Answer::Failed(unsupported(delivery.intent.intent_type)));
         }
-        self.plan(delivery).await.unwrap_or_else(|fault| self.failed(fault))
+        let began = Instant::now();
+        self.plan(delivery).await.unwrap_or_else(|fault| {
+            self.note(&fault, began);
+            Plan::Answered(Answer::Failed(fault))
+        })
     }
 
     async fn plan(&self, delivery: &Delivery<'_>) -> Result<Plan, Fault> {
@@ -142,13 +149,14 @@ impl<'a> Batch<'a> {
                 self.verify(&place, delivery, written, is_unseen).await
             }
             Plan::Write { place, found, decision } => {
+                let began = Instant::now();
                 match self.write(&place, delivery, found, decision).await? {
                     Ok((written, is_unseen)) => {
                         self.verify(&place, delivery, written, is_unseen).await
                     }
                     Err(fault) => {
                         place.forget(&key(delivery));
-                        self.note(&fault);
+                        self.note(&fault, began);
                         Answer::Failed(fault)
                     }
                 }
@@ -281,11 +289,6 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn failed(&self, fault: Fault) -> Plan {
-        self.note(&fault);
-        Plan::Answered(Answer::Failed(fault))
-    }
-
     /// A server that does not answer holds up a batch by as many time-outs as there are calls at a
     /// time, and not by one for each delivery.
     pub fn is_worth_a_call(&self) -> Result<(), Fault> {
@@ -301,8 +304,12 @@ impl<'a> Batch<'a> {
         })
     }
 
-    pub fn note(&self, fault: &Fault) {
-        if fault.code == Code::SinkUnavailable {
+    /// Counts what a server that does not answer, or asks for a pause, made of a delivery that began
+    /// then. One that says no at once costs no time, and may mean that target alone.
+    pub fn note(&self, fault: &Fault, began: Instant) {
+        let is_slow = began.elapsed() >= SLOW_MAX.min(self.site.settings.timeout / 2);
+        let is_busy = matches!(fault.retry, Retry::After(_));
+        if fault.code == Code::SinkUnavailable && (is_slow || is_busy) {
             self.silent.set(self.silent.get() + 1);
         }
     }

@@ -51,10 +51,11 @@ async fn make(work: &Batch<'_>, delivery: &Delivery<'_>) -> Result<Answer, Fatal
         return Ok(Answer::Failed(fault));
     }
     work.context.fence.check()?;
+    let began = Instant::now();
     Ok(match create(work, delivery).await {
         Ok(confirmation) => Answer::Done(confirmation),
         Err(fault) => {
-            work.note(&fault);
+            work.note(&fault, began);
             Answer::Failed(fault)
         }
     })

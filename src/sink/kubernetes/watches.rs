@@ -147,10 +147,13 @@ impl Watches {
             Some(at) => open.remove(at),
             None => {
                 if open.len() >= self.places_max {
-                    // One with nothing to verify, if there is any.
-                    let idle =
-                        open.iter().position(|it| locked(&it.inner.state).subjects.is_empty());
-                    open.remove(idle.unwrap_or(0));
+                    // One with nothing to verify, if there is any, and none that a delivery uses now.
+                    let is_free = |it: &&Arc<Place>| Arc::strong_count(it) == 1;
+                    let is_idle = |it: &&Arc<Place>| locked(&it.inner.state).subjects.is_empty();
+                    let idle = open.iter().position(|it| is_free(&it) && is_idle(&it));
+                    let free = || open.iter().position(|it| is_free(&it));
+                    let oldest = idle.or_else(free).unwrap_or(0);
+                    open.remove(oldest);
                 }
                 Arc::new(self.follow(wanted))
             }
@@ -325,4 +328,46 @@ fn waits(stage: &Stage, is_news: bool) -> Result<bool, Fault> {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{ClusterAccess, Confirmed, KubernetesMode, Workload};
+    use crate::sink::cluster::Clusters;
+
+    #[test]
+    fn a_namespace_makes_room_that_no_delivery_of_the_batch_needs() {
+        let workload = Workload {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            plural: "deployments".to_owned(),
+        };
+        let settings = KubernetesSettings {
+            access: ClusterAccess { kubeconfig: Some("/nonexistent".into()), context: None },
+            mode: KubernetesMode::Scale,
+            workload,
+            field_manager: "intentd".to_owned(),
+            force: false,
+            hpa: HpaRule::Refuse,
+            delivered: Confirmed::Converged,
+            verify_timeout: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            concurrency: CONNECTIONS_MAX - 4,
+            whole_cluster: false,
+        };
+        let watches = Watches::new(Clusters::new().unwrap().at(settings.access.clone()), &settings);
+        assert_eq!(watches.namespaces_max(), 2);
+        for namespace in ["old", "older"] {
+            let waker: crate::sink::Waker = Arc::new(|_| {});
+            let subject = Subject::new(Seq(1), String::new(), 1, waker);
+            watches.place(namespace).keep(&(namespace.to_owned(), "web".to_owned()), subject);
+        }
+        let _held = watches.place("new");
+        let _other = watches.place("newer");
+        assert!(watches.followed("new").is_some(), "its delivery is under way");
+        assert!(watches.followed("old").is_none() && watches.followed("older").is_none());
+    }
 }

@@ -91,7 +91,7 @@ where
         + Send
         + 'static,
 {
-    let (client, made) = match cluster.client(Instant::now() + CREDENTIALS_MAX).await {
+    let (client, made) = match cluster.watching(Instant::now() + CREDENTIALS_MAX).await {
         Ok(client) => client,
         Err(trouble) => return trouble,
     };

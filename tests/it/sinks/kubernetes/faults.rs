@@ -113,6 +113,41 @@ fn a_server_that_answers_nobody_does_not_hold_up_a_batch_for_each_of_it() {
 }
 
 #[test]
+fn targets_that_are_refused_at_once_do_not_hold_up_the_others_of_their_batch() {
+    let names: Vec<String> = (0..12).map(|at| format!("bad-{at}")).collect();
+    let names = [names, vec!["good".to_owned()]].concat();
+    let cluster = with(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut sink = sink_at(&cluster, |_| {});
+    let failing = "Internal error occurred: failed calling webhook \"w\"";
+    for name in names.iter().take(12) {
+        let path = format!("/apis/apps/v1/namespaces/ran-a/deployments/{name}/scale");
+        cluster.fail(Fault::status(500, failing).on("PATCH").at(&path).always());
+    }
+    let jobs: Vec<Job> = names.iter().map(|name| job(name, 3)).collect();
+    let answers = deliver(&mut sink, &jobs.iter().collect::<Vec<_>>());
+    let (good, bad) = answers.split_last().unwrap();
+    for answer in bad {
+        let said = failed(answer, Code::SinkUnavailable, Retry::Later);
+        assert!(said.contains("failed calling webhook"), "{said}");
+    }
+    assert!(!matches!(good, Answer::Failed(_)), "{good:?}");
+    assert_eq!(replicas(&cluster, "good"), 3);
+}
+
+#[test]
+fn a_list_without_an_end_is_not_read_to_its_end() {
+    let cluster = with(&["web"]);
+    let mut sink = sink_at(&cluster, |_| {});
+    cluster.fail(Fault::new(Wrong::Endless(1 << 30)).always());
+    let said = failed(&call(&mut sink, &job("web", 5)).answer, Code::SinkUnavailable, Retry::Later);
+    assert!(said.contains("length limit exceeded"), "{said}");
+    cluster.heal();
+    crate::support::wait_until("it to be believed again", || {
+        matches!(settled(&mut sink, &job("web", 5)), Answer::Done(_))
+    });
+}
+
+#[test]
 fn a_leader_that_was_overtaken_writes_nothing() {
     let cluster = with(&["web"]);
     let mut sink = sink_at(&cluster, |_| {});
