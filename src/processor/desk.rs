@@ -79,7 +79,13 @@ struct Flight {
 #[derive(Debug)]
 enum State {
     /// Not final: queued, out, waiting for a retry, or pending at `step`.
-    Underway { attempts: u32, clock: Clock, step: Option<String> },
+    Underway {
+        attempts: u32,
+        clock: Clock,
+        step: Option<String>,
+        /// Its last answer was that it goes on waiting.
+        is_pending: bool,
+    },
     /// Confirmed, or given up if the receipt carries a code.
     Final(Receipt),
 }
@@ -198,8 +204,14 @@ impl Desk {
         for (seq, step) in answered.steps {
             self.journalled(lane, seq, step);
         }
-        for (seq, answer) in answered.answers {
-            self.count(lane, &answer, settings, now);
+        for (seq, mut answer) in answered.answers {
+            let woken = self.lanes[lane].returned(seq);
+            if let Answer::Pending { again, .. } = &mut answer
+                && woken
+            {
+                *again = Duration::ZERO;
+            }
+            self.count(lane, seq, &answer, settings, now);
             self.settle(lane, seq, answer, settings, now, random());
             self.end_if_final(seq);
         }
@@ -314,7 +326,7 @@ impl Desk {
     fn job(&self, lane: usize, seq: Seq, settings: &Settings, now: Instant) -> Job {
         let flight = &self.flights[&seq];
         let (step, attempts, spent) = match &flight.states[lane] {
-            State::Underway { attempts, clock, step } => {
+            State::Underway { attempts, clock, step, .. } => {
                 let spent = clock.spent(&self.lanes[lane], settings.outages_count, now);
                 (step.clone(), *attempts, spent)
             }
@@ -340,9 +352,14 @@ impl Desk {
         }
     }
 
-    /// Tells the lane's breaker of an answer.
-    fn count(&mut self, lane: usize, answer: &Answer, settings: &Settings, now: Instant) {
+    /// Tells the lane's breaker of an answer. What goes on waiting may not have asked its target at
+    /// all, and says nothing.
+    fn count(&mut self, lane: usize, seq: Seq, answer: &Answer, settings: &Settings, now: Instant) {
+        let was_pending = self.flights.get(&seq).is_some_and(|flight| {
+            matches!(flight.states[lane], State::Underway { is_pending: true, .. })
+        });
         let unreachable = match answer {
+            Answer::Pending { .. } if was_pending => return,
             Answer::Failed(fault) if fault.code == Code::SinkUnavailable => Some(&*fault.message),
             _ => None,
         };
@@ -390,7 +407,9 @@ impl Desk {
         let sink = self.lanes[lane].name.clone();
         let Some(flight) = self.flights.get_mut(&seq) else { return };
         let several = flight.states.len() > 1;
-        let State::Underway { attempts, clock, step } = &flight.states[lane] else { return };
+        let State::Underway { attempts, clock, step, .. } = &flight.states[lane] else {
+            return;
+        };
         let spent = clock.spent(&self.lanes[lane], true, now);
         let receipt = given_up(sink.clone(), *attempts, fault, step.is_some());
         if several {
@@ -419,9 +438,10 @@ impl Desk {
         let sink = self.lanes[lane].name.clone();
         let Some(flight) = self.flights.get_mut(&seq) else { return };
         let several = flight.states.len() > 1;
-        let State::Underway { attempts, clock, step } = &mut flight.states[lane] else {
+        let State::Underway { attempts, clock, step, is_pending } = &mut flight.states[lane] else {
             return;
         };
+        *is_pending = matches!(answer, Answer::Pending { .. });
         let elapsed = clock.spent(&self.lanes[lane], settings.outages_count, now);
         let mut kept = Progress {
             seq,
@@ -503,7 +523,7 @@ impl Desk {
 fn resume(lane: &Lane, item: &Item, now: Instant) -> State {
     let Some(kept) = item.progress.iter().find(|progress| progress.sink == lane.name) else {
         let clock = Clock::start(lane, Duration::ZERO, now);
-        return State::Underway { attempts: 0, clock, step: None };
+        return State::Underway { attempts: 0, clock, step: None, is_pending: false };
     };
     match &kept.receipt {
         Some(receipt) => State::Final(receipt.clone()),
@@ -511,6 +531,7 @@ fn resume(lane: &Lane, item: &Item, now: Instant) -> State {
             attempts: kept.attempts,
             clock: Clock::start(lane, Duration::from_millis(kept.spent_ms), now),
             step: kept.step.clone(),
+            is_pending: false,
         },
     }
 }
@@ -525,7 +546,10 @@ fn next_try(
     match fault.retry {
         Retry::Never => None,
         Retry::Later => policy.delay(attempts, spent, random),
-        Retry::After(least) => Some(policy.delay(attempts, spent, random)?.max(least)),
+        Retry::After(least) => {
+            let left = policy.budget.saturating_sub(spent);
+            Some(policy.delay(attempts, spent, random)?.max(least.min(left)))
+        }
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Lane {
     timers: BinaryHeap<Reverse<(Instant, Seq)>>,
     /// Batches that are with the sink's threads.
     out: usize,
+    /// The intents in them, and whether a wake has come for one since.
+    away: HashMap<Seq, bool>,
     breaker: Breaker,
     /// How many the breaker lets out now.
     admitted: usize,
@@ -68,6 +70,7 @@ impl Lane {
             ready: VecDeque::new(),
             timers: BinaryHeap::new(),
             out: 0,
+            away: HashMap::new(),
             breaker: Breaker::default(),
             admitted: usize::MAX,
             reason: String::new(),
@@ -170,8 +173,18 @@ impl Lane {
         self.ready.extend(due);
     }
 
-    /// Moves one pending delivery into the queue before its time.
+    /// One intent of a batch has its answer; whether a wake has come for it meanwhile.
+    pub fn returned(&mut self, seq: Seq) -> bool {
+        self.away.remove(&seq).unwrap_or_default()
+    }
+
+    /// Moves one pending delivery into the queue before its time. One that is out may have missed
+    /// what the wake is about, and is looked at again when it is back.
     pub fn wake_one(&mut self, seq: Seq) {
+        if let Some(woken) = self.away.get_mut(&seq) {
+            *woken = true;
+            return;
+        }
         let before = self.timers.len();
         self.timers.retain(|Reverse((_, waiting))| *waiting != seq);
         if self.timers.len() < before {
@@ -224,6 +237,7 @@ impl Lane {
             bucket.take(batch.len(), now);
         }
         self.out += usize::from(!batch.is_empty());
+        self.away.extend(batch.iter().map(|seq| (*seq, false)));
         batch
     }
 

@@ -229,6 +229,31 @@ fn a_dead_target_is_tried_by_one_intent_after_the_other_and_all_follow_in_order(
     assert!(bench.desk.is_empty());
 }
 
+fn pending(step: &str) -> Answer {
+    Answer::Pending { step: Step(step.to_owned()), again: Duration::from_secs(30) }
+}
+
+#[test]
+fn a_wake_is_heeded_whether_its_delivery_waits_or_is_out() {
+    let mut bench = Bench::new(&["slow"]);
+    let seq = bench.admit("web");
+    assert_eq!(bench.exchange(0, 0, &pending("a")), [1]);
+    assert!(bench.batch(0, 1).is_empty());
+    bench.desk.wake(0, seq);
+    assert_eq!(seqs(&bench.batch(0, 1)), [1], "before its time");
+    bench.desk.wake(0, seq);
+    bench.answer(0, vec![(seq, pending("b"))], 2);
+    assert_eq!(seqs(&bench.batch(0, 2)), [1], "at once: the answer may be older than the wake");
+    bench.answer(0, vec![(seq, pending("c"))], 3);
+    assert!(bench.batch(0, 4).is_empty(), "one wake is one look");
+    assert_eq!(bench.desk.due(), Some(bench.at(33)));
+    // One that is tried again is not hurried.
+    assert_eq!(seqs(&bench.batch(0, 33)), [1]);
+    bench.desk.wake(0, seq);
+    bench.answer(0, vec![(seq, failed(Code::FieldConflict))], 33);
+    assert_eq!(bench.desk.due(), Some(bench.at(37)));
+}
+
 #[test]
 fn only_answers_about_the_target_as_a_whole_count() {
     let mut bench = Bench::new(&["git"]);
@@ -239,6 +264,59 @@ fn only_answers_about_the_target_as_a_whole_count() {
         assert_eq!(bench.exchange(0, 5 * round, &failed(Code::CommandFailed)).len(), 4);
     }
     assert_eq!(bench.turns(), []);
+}
+
+#[test]
+fn what_goes_on_waiting_says_nothing_of_its_target() {
+    let mut bench = Bench::new(&["cluster"]);
+    for target in ["a", "b", "c", "d"] {
+        bench.admit(target);
+    }
+    let away = failed(Code::SinkUnavailable);
+    let round = |bench: &mut Bench, seconds| {
+        let jobs = bench.batch(0, seconds);
+        let answer = |job: &Job| match job.seq.0 {
+            1..=3 => Answer::Pending { step: Step("w".to_owned()), again: Duration::from_secs(1) },
+            _ => away.clone(),
+        };
+        let answers: Vec<_> = jobs.iter().map(|job| (job.seq, answer(job))).collect();
+        if !answers.is_empty() {
+            bench.answer(0, answers, seconds);
+        }
+        seqs(&jobs)
+    };
+    assert_eq!(round(&mut bench, 0), [1, 2, 3, 4], "three writes are stored, and are verified");
+    for seconds in 1..=12 {
+        round(&mut bench, seconds);
+    }
+    assert_eq!(bench.turns().first().map(|(_, turn)| *turn), Some(Turn::Opened));
+    // Behind it one that waits is no proof that the target is back.
+    assert_eq!(round(&mut bench, 30), [1]);
+    assert_eq!(bench.turns(), []);
+    assert_eq!((round(&mut bench, 31), round(&mut bench, 32)), (vec![2], vec![3]));
+    assert_eq!(round(&mut bench, 33), [4]);
+    let reopened = Turn::Reopened { pause: Duration::from_secs(20) };
+    assert_eq!(bench.turns(), [("cluster".to_owned(), reopened)]);
+    assert_eq!(bench.exchange(0, 60, &done()), [1]);
+    assert_eq!(bench.turns(), [("cluster".to_owned(), Turn::Closed)]);
+}
+
+#[test]
+fn a_target_cannot_put_a_retry_off_for_longer_than_the_budget() {
+    let mut bench = Bench::new(&["cluster"]);
+    let seq = bench.admit("web");
+    let busy = |least| {
+        let message = "busy".to_owned();
+        Answer::Failed(Fault { code: Code::SinkUnavailable, message, retry: Retry::After(least) })
+    };
+    bench.batch(0, 0);
+    bench.answer(0, vec![(seq, busy(Duration::from_secs(7)))], 0);
+    assert_eq!(bench.desk.due(), Some(bench.at(7)), "it is asked for, and there is time");
+    bench.batch(0, 7);
+    bench.answer(0, vec![(seq, busy(Duration::MAX))], 7);
+    assert_eq!(bench.desk.due(), Some(bench.at(BUDGET)));
+    assert_eq!(bench.exchange(0, BUDGET, &busy(Duration::MAX)), [1], "the last try");
+    assert_eq!(bench.ended(), [(1, Outcome::Parked, Code::SinkUnavailable)]);
 }
 
 #[test]

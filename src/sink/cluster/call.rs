@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::client::Body;
 use serde::de::DeserializeOwned;
 
+use crate::sink::cluster::access::words;
 use crate::sink::cluster::trouble::{Refusal, Trouble, innermost};
 
 /// Most of an answer that is read. The largest that is wanted is a package of Porch: 6 MiB of texts
@@ -119,7 +120,7 @@ async fn read(response: Response<Body>) -> Result<Reply, Trouble> {
 
 fn unsent(error: kube::Error) -> Trouble {
     match error {
-        kube::Error::Auth(_) => Trouble::access(&error),
+        kube::Error::Auth(_) => Trouble::access(&words(&error)),
         _ => Trouble::lost(innermost(&error)),
     }
 }

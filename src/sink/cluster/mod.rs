@@ -8,6 +8,7 @@
 //! Invariants: every call has a time by which it ends; no answer is read beyond a bound; a redirect
 //! is never followed, since the credentials would go with it.
 
+mod access;
 mod call;
 mod trouble;
 
@@ -16,10 +17,8 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::{HeaderValue, header};
-use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::runtime::Runtime;
 
 use crate::config::ClusterAccess;
@@ -29,13 +28,6 @@ pub use trouble::{Cause, Refusal, Trouble};
 
 /// Threads of the runtime: they carry bytes and decide nothing.
 const THREADS: usize = 2;
-
-/// How long a connection may take to be made; a firewall that drops packets says nothing.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-
-/// Who we say we are, in watches too.
-const USER_AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("intentd/", env!("CARGO_PKG_VERSION")));
 
 /// All clusters that a process talks to.
 #[derive(Debug)]
@@ -73,7 +65,8 @@ impl Clusters {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let cluster = known.entry(access.clone()).or_insert_with(|| {
             let (runtime, turns) = (Arc::clone(&self.runtime), Arc::clone(&self.turns));
-            Arc::new(Cluster { access, runtime, turns, client: Mutex::default() })
+            let (client, reading) = (Arc::default(), Arc::default());
+            Arc::new(Cluster { access, runtime, turns, client, reading })
         });
         Arc::clone(cluster)
     }
@@ -103,7 +96,9 @@ pub struct Cluster {
     access: ClusterAccess,
     runtime: Arc<Threads>,
     turns: Arc<Turns>,
-    client: Mutex<Client>,
+    client: Arc<Mutex<Client>>,
+    /// One reads the credentials at a time: a plugin that hangs, hangs once.
+    reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The client and how often it has been made anew.
@@ -142,11 +137,11 @@ impl Cluster {
     /// The credentials cannot be read, the server refuses, or no whole answer came: then nobody
     /// knows whether the call had an effect.
     pub async fn call(&self, call: &Call<'_>, due: Instant) -> Result<Reply, Trouble> {
-        let (client, made) = self.client().await?;
+        let (client, made) = self.client(due).await?;
         match call::send(&client, call, due).await {
             Err(Trouble::Refused(refusal)) if refusal.status == 401 => {
                 self.forget(made);
-                let (client, _) = self.client().await?;
+                let (client, _) = self.client(due).await?;
                 call::send(&client, call, due).await
             }
             Err(trouble @ Trouble::Lost { .. }) => {
@@ -162,22 +157,44 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// The credentials cannot be read.
-    pub async fn client(&self) -> Result<(kube::Client, u64), Trouble> {
-        if let Client { made, kept: Some(client), .. } = &*self.lock() {
-            return Ok((client.clone(), *made));
+    /// The credentials cannot be read, or not until `due`.
+    pub async fn client(&self, due: Instant) -> Result<(kube::Client, u64), Trouble> {
+        if let Some(kept) = self.kept() {
+            return Ok(kept);
         }
-        let config = config(&self.access).await.map_err(|error| Trouble::access(&error))?;
-        let address = config.cluster_url.to_string();
-        let fresh = kube::Client::try_from(config).map_err(|error| Trouble::access(&error))?;
-        let mut client = self.lock();
-        let Client { made, kept, server } = &mut *client;
-        let client = kept.get_or_insert_with(|| {
-            *made += 1;
-            *server = address;
-            fresh
-        });
-        Ok((client.clone(), *made))
+        tokio::time::timeout_at(due.into(), self.made()).await.unwrap_or_else(|_| {
+            let said = "the credentials were not to be had in time".to_owned();
+            Err(Trouble::Access { said })
+        })
+    }
+
+    fn kept(&self) -> Option<(kube::Client, u64)> {
+        let client = self.lock();
+        client.kept.clone().map(|kept| (kept, client.made))
+    }
+
+    /// Makes the client on a thread of its own: a credential plugin is waited for there.
+    async fn made(&self) -> Result<(kube::Client, u64), Trouble> {
+        let turn = Arc::clone(&self.reading).lock_owned().await;
+        if let Some(kept) = self.kept() {
+            return Ok(kept);
+        }
+        let (access, runtime) = (self.access.clone(), self.runtime.get().handle().clone());
+        let slot = Arc::clone(&self.client);
+        // It is kept also where nobody waits any more.
+        let read = move || {
+            let _turn = turn;
+            let (fresh, address) = runtime.block_on(access::client(&access))?;
+            let mut client = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            client.made += 1;
+            client.server = address;
+            client.kept = Some(fresh.clone());
+            Ok((fresh, client.made))
+        };
+        self.runtime.get().spawn_blocking(read).await.unwrap_or_else(|_| {
+            let said = "the credentials cannot be used".to_owned();
+            Err(Trouble::Access { said })
+        })
     }
 
     /// Waits for the turn at something of the server's that takes one writer at a time. Whoever else
@@ -187,7 +204,7 @@ impl Cluster {
     ///
     /// The credentials cannot be read, or others were at it until `due`.
     pub async fn turn(&self, thing: &str, due: Instant) -> Result<Turn, Trouble> {
-        self.client().await?;
+        self.client(due).await?;
         let name = format!("{} {thing}", self.lock().server);
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,34 +226,6 @@ impl Cluster {
     fn lock(&self) -> std::sync::MutexGuard<'_, Client> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Why there are no usable settings.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("use the kubeconfig")]
-    Kubeconfig(#[from] KubeconfigError),
-    #[error("use the service account of this pod")]
-    InCluster(#[from] kube::config::InClusterError),
-}
-
-async fn config(access: &ClusterAccess) -> Result<Config, Error> {
-    let options =
-        KubeConfigOptions { context: access.context.clone(), ..KubeConfigOptions::default() };
-    let found = match &access.kubeconfig {
-        Some(path) => Some(Kubeconfig::read_from(path)?),
-        None => Kubeconfig::from_env()?,
-    };
-    let mut config = match found {
-        Some(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options).await?,
-        None if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => Config::incluster()?,
-        None => Config::from_kubeconfig(&options).await?,
-    };
-    // Ours is the only retry there is: kube's own would go on for hours.
-    config.default_retry = false;
-    config.connect_timeout = Some(CONNECT_MAX);
-    config.headers.push((header::USER_AGENT, USER_AGENT));
-    Ok(config)
 }
 
 #[cfg(test)]

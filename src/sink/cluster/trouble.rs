@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::model::Code;
 use crate::sink::child::shown_up_to;
+use crate::sink::cluster::access::words;
 use crate::sink::{Fault, Retry};
-use crate::telemetry::Chain;
 
 /// Characters of a server's message that are kept: a conflict names every owner, a render its package.
 const SAID_CHARS_MAX: usize = 600;
@@ -61,15 +61,15 @@ pub struct Cause {
 }
 
 impl Trouble {
-    pub(super) fn access(error: &(dyn std::error::Error + 'static)) -> Self {
-        Trouble::Access { said: shown(Chain(error).to_string().as_bytes()) }
+    pub(super) fn access(said: &str) -> Self {
+        Trouble::Access { said: shown(said.as_bytes()) }
     }
 
     /// What a watch or another call of the client itself has met.
     pub fn of(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Trouble::of_status(status),
-            kube::Error::Auth(_) => Trouble::access(error),
+            kube::Error::Auth(_) => Trouble::access(&words(error)),
             other => Trouble::lost(innermost(other)),
         }
     }

@@ -11,8 +11,8 @@ use crate::sink::workload::{Progress, Written, is_at_least};
 use crate::sink::{Answer, Confirmation, Fault, Retry, Waker};
 
 /// How long a pending delivery waits for a wake: as long as it has taken so far, within these.
-/// Wakes are hints, and one that comes while its batch is out is lost. The longest is also how often
-/// the time spent is kept, and so what a crash may add to the time allowed.
+/// Wakes are hints, and a full queue drops them. The longest is also how often the time spent is kept,
+/// and so what a crash may add to the time allowed.
 const AGAIN_MIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use kube::Api;
@@ -21,6 +21,9 @@ use crate::sink::workload::{autoscaler, rollout};
 /// A watch is asked for anew after so long. A connection that has died without a word is noticed a
 /// few seconds later, and until then nothing that happened at the server is known.
 const WATCH_SECONDS: u32 = 60;
+
+/// How long a watch waits for its credentials before that is told.
+const CREDENTIALS_MAX: Duration = Duration::from_secs(10);
 
 /// Pause after a watch has failed, doubled each time; a delivery that needs it does not wait for it.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
@@ -88,7 +91,7 @@ where
         + Send
         + 'static,
 {
-    let (client, made) = match cluster.client().await {
+    let (client, made) = match cluster.client(Instant::now() + CREDENTIALS_MAX).await {
         Ok(client) => client,
         Err(trouble) => return trouble,
     };
