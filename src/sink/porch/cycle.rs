@@ -201,7 +201,7 @@ impl<'a> Cycle<'a> {
                     ours.extend(line.list(&labels, &fields)?);
                 }
                 // Whatever was selected: what is published is never taken back.
-                ours.retain(|it| !it.is_going && it.lifecycle < Lifecycle::Published);
+                ours.retain(|it| it.lifecycle < Lifecycle::Published);
                 self.seen.unpublished = Some(ours);
             }
             Decision::FindLatest => self.seen.latest = line.latest(self.wanted.package)?,
@@ -375,6 +375,7 @@ impl<'a> Cycle<'a> {
             return Err(fault());
         }
         match refusal::meaning(trouble) {
+            Meaning::Fault | Meaning::Unknown if is_of_going(decision) => self.forget(decision),
             Meaning::Fault | Meaning::Busy => return Err(fault()),
             Meaning::Unknown if !is_write => return Err(fault()),
             Meaning::Unknown | Meaning::Moved => self.look_anew(),
@@ -398,15 +399,19 @@ impl<'a> Cycle<'a> {
             }
             Meaning::Gone => match decision {
                 Decision::ReadLatest { .. } => self.seen.latest = Look::Unknown,
-                Decision::Withdraw { revision } | Decision::Delete { revision } => {
-                    let revision = (**revision).clone();
-                    self.deleted(&revision);
-                }
+                Decision::Withdraw { .. } | Decision::Delete { .. } => self.forget(decision),
                 Decision::ReadCandidate { .. } => self.seen.unpublished = None,
                 _ => self.lose(),
             },
         }
         Ok(())
+    }
+
+    /// The revision that was to go is gone, or in nobody's way.
+    fn forget(&mut self, decision: &Decision) {
+        if let Decision::Withdraw { revision } | Decision::Delete { revision } = decision {
+            self.deleted(revision);
+        }
     }
 
     /// What was read may be old: also what is published, since a proposal of ours that has moved may
@@ -417,6 +422,11 @@ impl<'a> Cycle<'a> {
         (self.seen.unpublished, self.seen.candidate) = (None, None);
         (self.seen.is_source_latest, self.seen.has_written) = (None, false);
     }
+}
+
+/// Whether it only finishes a deletion that was cut off.
+fn is_of_going(decision: &Decision) -> bool {
+    matches!(decision, Decision::Delete { revision } if revision.is_going)
 }
 
 fn lifecycle(revision: &Revision, lifecycle: &str) -> Value {

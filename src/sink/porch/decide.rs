@@ -184,6 +184,7 @@ fn candidate<'a>(
     let digest = wanted.digest();
     ours.iter().find(|revision| {
         wanted.supersedes(revision)
+            && !revision.is_going
             && revision.lifecycle >= reached
             && revision.digest.as_deref() == Some(&digest)
             && revision.source.as_deref() == latest
@@ -218,10 +219,12 @@ fn is_past_creation(step: Stage) -> bool {
     }
 }
 
-/// A Draft goes at once; a Proposed becomes one first, so that nobody publishes it meanwhile.
+/// A Draft goes at once; a Proposed becomes one first, so that nobody publishes it meanwhile. What is
+/// going already is deleted again: a deletion that was cut off has left it in git.
 fn remove(revision: &Revision) -> Decision {
     let boxed = Box::new(revision.clone());
     match revision.lifecycle {
+        _ if revision.is_going => Decision::Delete { revision: boxed },
         Lifecycle::Draft => Decision::Delete { revision: boxed },
         _ => Decision::Withdraw { revision: boxed },
     }

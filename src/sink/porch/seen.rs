@@ -15,7 +15,8 @@ pub struct Revision {
     /// 0 until it is published, and -1 for the branch itself.
     pub number: i64,
     pub is_latest: bool,
-    /// It has a time of deletion: Porch has dropped it, whatever else its answer says.
+    /// It has a time of deletion: Porch has dropped it, whatever else its answer says, or was cut off
+    /// while it deleted it.
     pub is_going: bool,
     /// The object that makes and changes it, such as a PackageVariant.
     pub owner: Option<String>,

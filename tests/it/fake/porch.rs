@@ -38,6 +38,9 @@ pub enum Mishap {
     SourceForgotten,
     /// A person publishes the proposal first.
     Approved,
+    /// A deletion that was cut off: the revision is there, with a time of deletion, until it is deleted
+    /// again.
+    HalfDeleted,
     /// The write is not carried out, and a person publishes the draft as it is.
     PublishedAsItIs,
 }
@@ -93,7 +96,8 @@ impl Porch {
         self.lock().repositories.remove(name);
     }
 
-    /// At the next request to `verb`: `create`, `write`, `propose`, `approve` or `withdraw`.
+    /// At the next request to `verb`: `create`, `write`, `propose`, `approve`, `withdraw` or
+    /// `delete`.
     pub fn next(&self, verb: &'static str, mishap: Mishap) {
         self.lock().mishaps.push((verb, mishap));
     }
@@ -494,6 +498,12 @@ impl State {
                 status(400, "", &message, Value::Null)
             }
             Some(_) => {
+                if self.mishap("delete") == Some(Mishap::HalfDeleted) {
+                    let (_, revision) = self.revisions.get_mut(name).expect("it is there");
+                    let going = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+                    merge(&mut revision.metadata, &going);
+                    return timed_out();
+                }
                 let object = self.object(name);
                 self.revisions.remove(name);
                 Response::json(200, &object)

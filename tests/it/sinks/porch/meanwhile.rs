@@ -87,3 +87,28 @@ fn a_comparison_tells_of_the_owner_that_a_delivery_would_meet() {
     assert_eq!((fault.code, fault.retry), (Code::PackageConflict, Retry::Never));
     assert!(fault.message.contains("is made by the PackageVariant `v`"), "{}", fault.message);
 }
+
+#[test]
+fn a_deletion_that_was_cut_off_is_finished() {
+    let bench = Bench::new();
+    let mut sink = bench.sink(&bench.settings(PorchPolicy::Propose));
+    done(&deliver_one(&mut sink, &numbered(1, "web", 3)));
+    bench.porch.next("delete", Mishap::HalfDeleted);
+    let answer = deliver_one(&mut sink, &numbered(2, "web", 5));
+    let name = "packages.scale-ran-a-web.i-2-e3b0c442";
+    assert_eq!(confirmed(&answer), format!("{name} Proposed"));
+    assert_eq!(bench.porch.revisions(), [format!("{name} Proposed")], "nothing is left behind");
+}
+
+#[test]
+fn what_is_going_and_cannot_be_deleted_is_in_nobodys_way_and_never_taken_for_a_proposal() {
+    let bench = Bench::new();
+    let mut sink = bench.sink(&bench.settings(PorchPolicy::Propose));
+    done(&deliver_one(&mut sink, &numbered(1, "web", 3)));
+    let (first, second) =
+        ("packages.scale-ran-a-web.i-1-e3b0c442", "packages.scale-ran-a-web.i-2-e3b0c442");
+    bench.porch.mark(first, json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}));
+    bench.cluster.fail(Fault::api(500, "InternalError", "no").on("DELETE"));
+    let answer = deliver_one(&mut sink, &numbered(2, "web", 3));
+    assert_eq!(confirmed(&answer), format!("{second} Proposed"));
+}

@@ -126,13 +126,30 @@ impl Side {
         let mut seen = Vec::new();
         for (policy, edits, job) in steps {
             let mut sink = self.sink(&clusters, policy, edits);
-            seen.push(match deliver_one(&mut sink, &job) {
+            seen.push(match at_rest(&mut sink, &job) {
                 Answer::Failed(fault) => format!("{} {}", fault.code, fault.message),
                 done => confirmed(&done),
             });
         }
         seen
     }
+}
+
+/// The answer of a Repository that is not being looked through by Porch just now, as it is every ten
+/// minutes: then it is not ready for a moment, and a delivery is tried again.
+fn at_rest(sink: &mut Porch, job: &Job) -> Answer {
+    let is_moment = |answer: &Answer| {
+        matches!(answer, Answer::Failed(fault) if fault.code == Code::RepositoryNotReady
+            && fault.message.ends_with("Repository reconciliation in progress"))
+    };
+    let mut answer = deliver_one(sink, job);
+    crate::support::wait_until("a Repository at rest", || {
+        if is_moment(&answer) {
+            answer = deliver_one(sink, job);
+        }
+        !is_moment(&answer)
+    });
+    answer
 }
 
 const BASE: &str = "/apis/porch.kpt.dev/v1alpha1/namespaces/default";
