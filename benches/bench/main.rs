@@ -13,6 +13,7 @@
 
 mod backlog;
 mod calls;
+mod cluster;
 mod drain;
 mod floor;
 mod ground;
@@ -55,7 +56,7 @@ impl Scale {
 type Measure = fn(Scale) -> Vec<Row>;
 
 /// All measures by their names on the command line, those that need quiet first.
-const MEASURES: [(&str, Measure); 10] = [
+const MEASURES: [(&str, Measure); 11] = [
     ("judge", judge::measure),
     ("instructions", instructions::measure),
     ("calls", calls::measure),
@@ -65,6 +66,7 @@ const MEASURES: [(&str, Measure); 10] = [
     ("drain", drain::measure),
     ("superseding", drain::measure_superseding),
     ("ledger", ledger::measure),
+    ("cluster", cluster::measure),
     ("waiting", backlog::measure),
 ];
 

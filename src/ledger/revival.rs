@@ -1,7 +1,8 @@
 //! Taking the outcome of a parked intent back: when that is right, and how it is written.
 //!
 //! The row of `outcomes` moves to `earlier`, where `history` goes on to show it; the intent is open
-//! again, with the receipts of the sinks that had confirmed and nothing else kept of its deliveries.
+//! again, with the receipts of the sinks that had confirmed and nothing else kept of its deliveries;
+//! a receipt is not kept where a newer intent, parked since, may have undone what it confirms.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,7 @@ use crate::ledger::census::Census;
 use crate::ledger::entry::{OpenIntent, Progress};
 use crate::ledger::row::{self, json, parsed, sum};
 use crate::ledger::{Error, delivery, failed};
-use crate::model::{Code, Earlier, Outcome, Retried, Seq, TargetKey, Timestamp};
+use crate::model::{Code, Earlier, Outcome, Receipt, Retried, Seq, TargetKey, Timestamp};
 
 /// What came of a request.
 #[derive(Debug, Default)]
@@ -90,6 +91,7 @@ pub fn revive(
     let mut census = Census::read(connection)?;
     census.commits += 1;
     let mut pending = newest_pending(connection)?;
+    let tried = newest_tried(connection, seqs)?;
     let mut revival = Revival::default();
     let mut seqs = seqs.to_vec();
     seqs.sort_unstable();
@@ -113,7 +115,12 @@ pub fn revive(
             (Decision::NotYet, _) => return Ok(None),
             (Decision::Done(code), _) => code,
             (Decision::Retry, Some(found)) => {
-                let (intent, earlier) = take_back(connection, found.intent, request, at)?;
+                let is_undone = |sink: &str| {
+                    let at_sink = key.as_ref().and_then(|key| tried.get(key)?.get(sink));
+                    at_sink.is_some_and(|newest| *newest > seq)
+                };
+                let (intent, earlier) =
+                    take_back(connection, found.intent, request, at, is_undone)?;
                 census.revived(seq, intent.progress.len());
                 pending.extend(key.map(|key| (key, seq)));
                 revival.revived.push(intent);
@@ -185,6 +192,34 @@ fn newest_pending(connection: &Connection) -> Result<HashMap<TargetKey, Seq>, Er
     Ok(pending)
 }
 
+/// The newest parked intent of each target that was tried at each sink, among those that are newer than
+/// the oldest of `seqs`.
+fn newest_tried(
+    connection: &Connection,
+    seqs: &[Seq],
+) -> Result<HashMap<TargetKey, HashMap<String, Seq>>, Error> {
+    let step = failed("look for newer intents");
+    let mut tried: HashMap<TargetKey, HashMap<String, Seq>> = HashMap::new();
+    let oldest = seqs.iter().min().and_then(|seq| i64::try_from(seq.0).ok());
+    let Some(oldest) = oldest else { return Ok(tried) };
+    let query = format!(
+        "SELECT {}, {} FROM outcomes AS o JOIN intents AS i ON i.seq = o.seq \
+         WHERE o.seq > ?1 AND o.outcome = 'parked' ORDER BY o.seq",
+        row::INTENT_COLUMNS,
+        row::OUTCOME_COLUMNS
+    );
+    let mut statement = connection.prepare_cached(&query).map_err(&step)?;
+    let mut rows = statement.query([oldest]).map_err(&step)?;
+    while let Some(found) = rows.next().map_err(&step)? {
+        let OpenIntent { record, finished, .. } = row::read_intent(found)?;
+        let Some(intent) = record.intent else { continue };
+        let sinks = tried.entry(intent.key()).or_default();
+        let receipts = finished.into_iter().flat_map(|finished| finished.receipts);
+        sinks.extend(receipts.map(|receipt| (receipt.sink, record.seq)));
+    }
+    Ok(tried)
+}
+
 fn newer(
     connection: &Connection,
     pending: &HashMap<TargetKey, Seq>,
@@ -199,13 +234,14 @@ fn newer(
     Ok(delivered.filter(|newest| *newest > seq).map(Newer::Delivered))
 }
 
-/// Moves the outcome to `earlier` and opens the intent again. What confirmed sinks have said is kept;
-/// attempts and budgets of the others begin anew.
+/// Moves the outcome to `earlier` and opens the intent again. What confirmed sinks have said is kept,
+/// but for those where `is_undone`; attempts and budgets of the others begin anew.
 fn take_back(
     connection: &Connection,
     mut intent: OpenIntent,
     request: &str,
     retried_at: Timestamp,
+    is_undone: impl Fn(&str) -> bool,
 ) -> Result<(OpenIntent, Code), Error> {
     let step = failed("retry");
     let seq = intent.record.seq;
@@ -226,7 +262,8 @@ fn take_back(
     };
     execute("DELETE FROM outcomes WHERE seq = ?1").map_err(&step)?;
     execute("INSERT INTO open (seq) VALUES (?1)").map_err(&step)?;
-    let confirmed = earlier.receipts.iter().filter(|receipt| receipt.code.is_none());
+    let stands = |receipt: &&Receipt| receipt.code.is_none() && !is_undone(&receipt.sink);
+    let confirmed = earlier.receipts.iter().filter(stands);
     let progress = confirmed.map(|receipt| Progress {
         seq,
         sink: receipt.sink.clone(),
@@ -321,10 +358,10 @@ fn read_all(connection: &Connection, seq: Seq) -> Result<Vec<(String, Earlier)>,
     let mut all = Vec::new();
     while let Some(found) = rows.next().map_err(&step)? {
         let damaged = || Error::Damaged { row: format!("earlier {seq}") };
-        let (n, request, earlier, receipts, kept) =
-            read_row(found).map_err(&step)?.ok_or_else(damaged)?;
+        let written = read_row(found).map_err(&step)?.ok_or_else(damaged)?;
+        let Written { n, request, earlier, receipts, kept } = written;
         let whole = kept == digest(seq, n, &request, &earlier, &receipts);
-        // A row that is gone would break the run of their numbers, or be missed by the census.
+        // A row that is gone breaks the run of their numbers, or is missed by the census.
         if !whole || n != all.len() as u64 + 1 {
             return Err(damaged());
         }
@@ -334,11 +371,17 @@ fn read_all(connection: &Connection, seq: Seq) -> Result<Vec<(String, Earlier)>,
     Ok(all)
 }
 
-/// Its number, the request, the outcome without its receipts, these as text, and the sum over all.
-type Stored = (u64, String, Earlier, String, Vec<u8>);
+/// A row as it was written, with its receipts as text beside it.
+struct Written {
+    n: u64,
+    request: String,
+    earlier: Earlier,
+    receipts: String,
+    kept: Vec<u8>,
+}
 
-/// A row as it is stored; `None` if a name is none of ours.
-fn read_row(row: &Row<'_>) -> rusqlite::Result<Option<Stored>> {
+/// `None` if a name in the row is none of ours.
+fn read_row(row: &Row<'_>) -> rusqlite::Result<Option<Written>> {
     let (outcome, code): (String, String) = (row.get(3)?, row.get(4)?);
     let (Some(outcome), Some(code)) = (Outcome::parse(&outcome), Code::parse(&code)) else {
         return Ok(None);
@@ -352,12 +395,22 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Option<Stored>> {
         retried_at: Timestamp { unix_ms: row.get(2)? },
         archived_as: row.get(7)?,
     };
-    Ok(Some((row.get(0)?, row.get(1)?, earlier, row.get(8)?, row.get(9)?)))
+    Ok(Some(Written {
+        n: row.get(0)?,
+        request: row.get(1)?,
+        earlier,
+        receipts: row.get(8)?,
+        kept: row.get(9)?,
+    }))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::ledger::{Acceptance, Changes, Filter, Finish, Finished, Reader, Verdict, Writer};
+    use crate::model::{FileName, IntentSummary, IntentType, Mode, Receipt, Record};
 
     fn parked() -> Facts {
         let outcome = Outcome::Parked;
@@ -410,5 +463,113 @@ mod tests {
             let again = Facts { outcome, done: Some(Code::Forbidden), newer, ..parked() };
             assert_eq!(decide(Some(&again)), Decision::Done(Code::Forbidden));
         }
+    }
+
+    const NOW: Timestamp = Timestamp { unix_ms: 0 };
+
+    /// A ledger whose first intent is parked, with one of two sinks confirmed.
+    fn with_parked(path: &Path) -> Writer {
+        let mut writer = Writer::open(path).unwrap();
+        writer.raise_epoch(0).unwrap();
+        let intent = IntentSummary {
+            intent_type: IntentType::Scaling,
+            namespace: "default".to_owned(),
+            target: "web".to_owned(),
+            replicas: 3,
+            priority: 5,
+            correlation_id: None,
+        };
+        let acceptance = Acceptance {
+            file: FileName::new("intent-a.json"),
+            claim: Some(b"1.0.intent-a.json".to_vec()),
+            mode: Mode::Run,
+            received_at: NOW,
+            digest: None,
+            verdict: Verdict::Admitted { document: b"{}".to_vec(), intent, source: None },
+        };
+        let accept = Changes { accept: vec![acceptance], ..Changes::default() };
+        let seqs = writer.commit(&accept).unwrap();
+        let receipt = |sink: &str, code| Receipt {
+            sink: sink.to_owned(),
+            location: None,
+            unchanged: false,
+            attempts: 4,
+            code,
+            message: None,
+            further: Default::default(),
+        };
+        let finished = Finished {
+            outcome: Outcome::Parked,
+            code: Code::Forbidden,
+            message: "no".to_owned(),
+            superseded_by: None,
+            finished_at: NOW,
+            archived_as: Some(b"intent-a.json".to_vec()),
+            violations: Vec::new(),
+            receipts: vec![receipt("a", None), receipt("b", Some(Code::Forbidden))],
+        };
+        let finish = vec![Finish { seq: seqs[0], finished, reached: Vec::new() }];
+        writer.commit(&Changes { finish, ..Changes::default() }).unwrap();
+        writer
+    }
+
+    fn archive(writer: &mut Writer) {
+        writer.commit(&Changes { archived: vec![Seq(1)], ..Changes::default() }).unwrap();
+    }
+
+    fn history(path: &Path) -> Result<Vec<Record>, Error> {
+        let mut records = Vec::new();
+        Reader::open(path)?.history(&Filter::default(), |record| {
+            records.push(record);
+            true
+        })?;
+        Ok(records)
+    }
+
+    #[test]
+    fn what_is_taken_back_is_open_with_its_receipts_and_its_outcome_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        let mut writer = with_parked(&path);
+        assert!(writer.revive("r", &[Seq(1)], NOW).unwrap().is_none(), "it is not archived yet");
+        archive(&mut writer);
+        let commits = writer.commits();
+        let revival = writer.revive("r", &[Seq(9), Seq(1), Seq(1)], NOW).unwrap().unwrap();
+        assert_eq!(writer.commits(), commits + 1);
+        let answered: Vec<_> = revival.answers.iter().map(|one| (one.seq.0, one.retried)).collect();
+        assert_eq!(answered, [(1, true), (9, false)]);
+        let open = writer.open_intents().unwrap();
+        assert_eq!(open.len(), 1);
+        assert!(open[0].finished.is_none());
+        assert_eq!(open[0].record, revival.revived[0].record, "as recovery finds it");
+        assert_eq!(open[0].progress, revival.revived[0].progress);
+        let kept: Vec<_> =
+            open[0].progress.iter().map(|kept| (&*kept.sink, kept.attempts)).collect();
+        assert_eq!(kept, [("a", 4)], "what was refused begins anew");
+        let record = history(&path).unwrap().remove(0);
+        assert_eq!((record.outcome, record.earlier[0].code), (Outcome::Pending, Code::Forbidden));
+
+        let again = writer.revive("r", &[Seq(1)], NOW).unwrap().unwrap();
+        assert!(again.revived.is_empty() && again.answers[0].retried, "the same request");
+        let other = writer.revive("s", &[Seq(1)], NOW).unwrap().unwrap();
+        assert_eq!(other.answers[0].message, "not retried: it is pending already");
+        assert_eq!(writer.commits(), commits + 1, "neither has written anything");
+    }
+
+    #[test]
+    fn an_earlier_outcome_that_is_changed_or_gone_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        let mut writer = with_parked(&path);
+        archive(&mut writer);
+        writer.revive("r", &[Seq(1)], NOW).unwrap().unwrap();
+        writer.close().unwrap();
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("UPDATE earlier SET message = 'yes'").unwrap();
+        assert!(matches!(history(&path), Err(Error::Damaged { .. })));
+        assert!(matches!(Writer::open(&path).unwrap().open_intents(), Err(Error::Damaged { .. })));
+        connection.execute_batch("DELETE FROM earlier").unwrap();
+        assert!(matches!(history(&path), Err(Error::Missing { .. })));
+        assert!(matches!(Writer::open(&path).unwrap().open_intents(), Err(Error::Missing { .. })));
     }
 }

@@ -154,8 +154,8 @@ pub fn start(
     let (answers, answered) = deliver::channel();
     let (capacities, deliverers) =
         start_sinks(&stages, sinks, &options.rates, answers, &lead, &to_ledger)?;
-    let record_lead = Arc::clone(&lead);
-    let stage = record::Stage { writer, lead: record_lead, to_process, to_shelf: Some(to_shelf) };
+    let (of_record, to_shelf) = (Arc::clone(&lead), Some(to_shelf));
+    let stage = record::Stage { writer, lead: of_record, to_process, to_shelf };
     stages.spawn("record", move |beat| stage.run(&from_stages, &beat))?;
 
     let names = Arc::new(Names::promised(&unarchived));
@@ -166,10 +166,8 @@ pub fn start(
         to_ledger: to_ledger.clone(),
         records: options.records,
     };
-    let window_of_shelf = Arc::clone(&window);
-    stages.spawn("shelve", move |beat| {
-        stage.run(unarchived, &window_of_shelf, &shelf_inbox, &beat)
-    })?;
+    let of_shelf = Arc::clone(&window);
+    stages.spawn("shelve", move |beat| stage.run(unarchived, &of_shelf, &shelf_inbox, &beat))?;
 
     let stage = process::Stage {
         sinks: capacities,

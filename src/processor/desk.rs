@@ -22,6 +22,9 @@ use crate::retry;
 use crate::sequence::{Sequence, Waiting};
 use crate::sink::{Answer, Confirmation, Fault, Retry, Step};
 
+/// In the receipt of a sink that gave up: it had announced a write, whose effect nobody has confirmed.
+const MAY_HAVE_WRITTEN: &str = "may_have_written";
+
 /// What the site's configuration says about delivering; swapped as a whole on a reload.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -408,7 +411,7 @@ impl Desk {
             return;
         };
         let spent = clock.spent(&self.lanes[lane], true, now);
-        let receipt = given_up(sink.clone(), *attempts, fault);
+        let receipt = given_up(sink.clone(), *attempts, fault, step.is_some());
         if several {
             self.progress.push(Progress {
                 seq,
@@ -455,7 +458,8 @@ impl Desk {
                 self.lanes[lane].wait(seq, now + again);
                 self.progress.push(kept);
             }
-            Answer::Done(confirmation) => {
+            Answer::Done(mut confirmation) => {
+                confirmation.unchanged &= !has_begun(&flight.item, &kept.sink);
                 let receipt = confirmed(kept.sink.clone(), *attempts + 1, confirmation);
                 flight.states[lane] = State::Final(receipt.clone());
                 if several {
@@ -472,7 +476,7 @@ impl Desk {
                         self.lanes[lane].wait(seq, now + delay);
                     }
                     None => {
-                        let receipt = given_up(kept.sink.clone(), *attempts, fault);
+                        let receipt = given_up(kept.sink.clone(), *attempts, fault, step.is_some());
                         flight.states[lane] = State::Final(receipt.clone());
                         kept.receipt = Some(receipt);
                     }
@@ -561,7 +565,14 @@ fn confirmed(sink: String, attempts: u32, confirmation: Confirmation) -> Receipt
     }
 }
 
-fn given_up(sink: String, attempts: u32, fault: Fault) -> Receipt {
+/// Whether a try that was parked, before somebody asked for another one, may have had its effect.
+fn has_begun(item: &Item, sink: &str) -> bool {
+    let mut receipts = item.record.earlier.iter().flat_map(|earlier| &earlier.receipts);
+    receipts.any(|receipt| receipt.sink == sink && receipt.further.contains_key(MAY_HAVE_WRITTEN))
+}
+
+fn given_up(sink: String, attempts: u32, fault: Fault, has_begun: bool) -> Receipt {
+    let begun = has_begun.then(|| (MAY_HAVE_WRITTEN.to_owned(), true.into()));
     Receipt {
         sink,
         location: None,
@@ -569,7 +580,7 @@ fn given_up(sink: String, attempts: u32, fault: Fault) -> Receipt {
         attempts,
         code: Some(fault.code),
         message: Some(fault.message),
-        further: Default::default(),
+        further: begun.into_iter().collect(),
     }
 }
 

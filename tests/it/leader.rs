@@ -161,7 +161,8 @@ fn a_ledger_that_is_gone_or_older_is_refused_until_it_is_accepted() {
     site.start().stop();
     let copy = site.root().join("copy");
     std::fs::create_dir(&copy).unwrap();
-    for name in names(&state) {
+    // The directory of requests is no part of the ledger, and made when it is missing.
+    for name in names(&state).into_iter().filter(|name| state.join(name).is_file()) {
         std::fs::copy(state.join(&name), copy.join(&name)).unwrap();
     }
     site.start().stop();

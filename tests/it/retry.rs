@@ -325,3 +325,79 @@ fn an_intent_that_was_retried_can_be_parked_and_retried_under_its_old_name() {
     assert_eq!(mendable.outcomes(), ["delivered", "delivered"]);
     assert_eq!(site.names("processed").len(), 2);
 }
+
+#[test]
+fn a_retried_document_of_an_older_leader_is_no_stray_however_often_the_inbox_is_listed() {
+    // Carried out by the leader, and where nobody leads.
+    for leads in [true, false] {
+        let site = Site::new();
+        let works = site.root().join("works");
+        let tries = site.root().join("tries");
+        let script = format!("echo >>{tries:?}; test -e {works:?}");
+        let configuration = |budget: &str| {
+            format!(
+                "sink = [\"emit\"]\n[watch]\nrescan = \"1s\"\n[retry]\nbudget = \"{budget}\"\n\
+                 max = \"300ms\"\n[sinks.emit]\ntype = \"exec\"\ncommand = {}\n",
+                json!(["sh", "-c", script])
+            )
+        };
+        site.configure(&configuration("0s"));
+        site.drop_file("intent-a.json", &scaling("sick", 3));
+        assert_eq!(site.run(&["batch", "-q"]).code, Some(1));
+        site.configure(&configuration("5m"));
+        let again = "intent 1: pending again (was parked: COMMAND_FAILED)\n";
+        if !leads {
+            retried(&site, &["1"], 0, again);
+        }
+        let daemon = site.start();
+        if leads {
+            retried(&site, &["1"], 0, again);
+        }
+        assert_eq!(site.names("work").len(), 1, "the claim of an older epoch");
+        // The tries go on for longer than a rescan takes to come.
+        let tried = || std::fs::read_to_string(&tries).map_or(0, |text| text.lines().count());
+        let before = tried();
+        wait_until("some more tries", || tried() > before + 12);
+        for target in ["b", "c"] {
+            site.drop_file(&format!("intent-{target}.json"), &scaling(target, 1));
+        }
+        std::fs::write(&works, "").unwrap();
+        wait_until("the documents in the archive", || site.names("processed").len() == 3);
+        assert!(!daemon.has_logged("taking up the claim of a leader that was overtaken"));
+        assert_eq!(daemon.stop().0, Some(0));
+        let seqs: Vec<_> = site.history().iter().map(|it| it["seq"].as_u64().unwrap()).collect();
+        assert_eq!(seqs, [1, 2, 3], "leads: {leads}");
+        assert_eq!(site.names("work"), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_a_sink_confirmed_is_delivered_again_where_a_newer_parked_intent_has_been_since() {
+    let site = Site::new();
+    let (works, effects) = (site.root().join("works"), site.root().join("effects"));
+    // The first sink has an effect and fails all the same for 5; the second one fails until mended.
+    let first = format!("cat \"$0\" >>{effects:?}; ! grep -q '\"replicas\":5' \"$0\"");
+    let second = format!("test -e {works:?}");
+    let of = |script: &str| json!(["sh", "-c", script, "{intent}"]);
+    site.configure(&format!(
+        "sink = [\"first\", \"second\"]\n[retry]\nbudget = \"0s\"\n\
+         [sinks.first]\ntype = \"exec\"\ncommand = {}\n\
+         [sinks.second]\ntype = \"exec\"\ncommand = {}\n",
+        of(&first),
+        of(&second)
+    ));
+    for replicas in [3, 5] {
+        site.drop_file(&format!("intent-{replicas}.json"), &scaling("web", replicas));
+        assert_eq!(site.run(&["batch", "-q"]).code, Some(1));
+    }
+    std::fs::write(&works, "").unwrap();
+    retried(&site, &["1"], 0, "intent 1: pending again (was parked: COMMAND_FAILED)\n");
+    assert_eq!(site.run(&["batch", "-q"]).code, Some(0));
+    let effects = std::fs::read_to_string(&effects).unwrap();
+    let replicas: Vec<u64> = serde_json::Deserializer::from_str(&effects)
+        .into_iter::<Value>()
+        .map(|intent| intent.unwrap()["replicas"].as_u64().unwrap())
+        .collect();
+    assert_eq!(replicas, [3, 5, 3], "delivered means that it is there now");
+    assert_eq!(site.history()[0]["outcome"], "delivered");
+}

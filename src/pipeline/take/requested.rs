@@ -106,9 +106,8 @@ impl Requested {
         let Ok(Some(revival)) = beat.idle(|| answered.recv()) else { return Ok(false) };
         seen.extend(revival.revived.iter().filter_map(|open| open.claim.clone()));
         if !revival.revived.is_empty() {
-            stage.lead.check_lead()?;
             for open in &revival.revived {
-                if !restore(stage, open, beat) {
+                if !restore(stage, open, beat)? {
                     // Told to stop: the next start restores and admits it.
                     return Ok(true);
                 }
@@ -133,18 +132,20 @@ impl Requested {
     }
 }
 
-/// Undoes the archive, however long it takes; `false` when told to stop meanwhile.
-fn restore(stage: &Stage, open: &OpenIntent, beat: &Beat) -> bool {
+/// Undoes the archive, however long it takes; `false` when told to stop meanwhile. Each try is behind
+/// the fence: a newer leader may have finished the intent since.
+fn restore(stage: &Stage, open: &OpenIntent, beat: &Beat) -> Result<bool, Error> {
     let mut failed = false;
-    while let Err(error) = archive::restore(&stage.spool, open) {
+    loop {
+        stage.lead.check_lead()?;
+        let Err(error) = archive::restore(&stage.spool, open) else { return Ok(true) };
         if !failed {
             warn!(seq = open.record.seq.0, error = %Chain(&error), "not back in work/ yet; trying again");
         }
         failed = true;
         if stage.is_stopped() {
-            return false;
+            return Ok(false);
         }
         let _ = beat.idle(|| after(RETRY).recv());
     }
-    true
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::model::{FileName, Intent, Mode, Record};
+use crate::model::{Earlier, FileName, Intent, Mode, Record};
 use crate::processor::Window;
 
 const BUDGET: u64 = 60;
@@ -61,6 +61,12 @@ impl Bench {
 
     /// Admits an intent that was accepted before, with what the ledger has of it.
     fn admit_as(&mut self, seq: Seq, target: &str, progress: Vec<Progress>, resumed: bool) -> Seq {
+        let item = self.item(seq, target, progress, resumed);
+        self.desk.admit(item);
+        seq
+    }
+
+    fn item(&self, seq: Seq, target: &str, progress: Vec<Progress>, resumed: bool) -> Item {
         let value = serde_json::json!({
             "intent_type": "scaling", "target": target, "namespace": "default", "replicas": 3,
         });
@@ -85,7 +91,7 @@ impl Bench {
             end_to_end_seconds: None,
             earlier: Vec::new(),
         };
-        self.desk.admit(Item {
+        Item {
             record,
             claim: None,
             intent: Arc::new(intent),
@@ -93,8 +99,7 @@ impl Bench {
             document: document.into(),
             progress,
             resumed,
-        });
-        seq
+        }
     }
 
     /// What goes out to a sink now.
@@ -538,4 +543,50 @@ fn a_retried_intent_is_not_delivered_again_where_it_was_confirmed() {
     assert_eq!(ended[0].finished.receipts[0], confirmed);
     assert_eq!(ended[0].finished.outcome, Outcome::Delivered);
     assert_eq!(ended[0].finished.receipts[1].attempts, 1);
+}
+
+#[test]
+fn a_retried_intent_whose_earlier_try_may_have_written_is_not_unchanged() {
+    let mut bench = Bench::new(&["slow", "other"]);
+    let seq = bench.admit("web");
+    let given_up = || {
+        let fault = Fault {
+            code: Code::VerifyTimeout,
+            message: "not ready".to_owned(),
+            retry: Retry::Never,
+        };
+        Answer::Failed(fault)
+    };
+    bench.batch(0, 0);
+    let journalled = HashMap::from([(seq, Step("written".to_owned()))]);
+    bench.answer_with_steps(0, vec![(seq, given_up())], journalled, 0);
+    bench.batch(1, 0);
+    bench.answer(1, vec![(seq, given_up())], 0);
+    let ended = bench.desk.take_ended(Timestamp { unix_ms: 0 }).remove(0);
+    let receipts = ended.finished.receipts;
+    let told = |receipt: &Receipt| receipt.further.get(MAY_HAVE_WRITTEN).cloned();
+    assert_eq!(receipts.iter().map(told).collect::<Vec<_>>(), [Some(true.into()), None]);
+
+    // The first sink's step may have had its effect: what it finds as wanted may be its own doing.
+    let mut bench = Bench::new(&["slow", "other"]);
+    let mut item = bench.item(seq, "web", Vec::new(), true);
+    item.record.earlier.push(Earlier {
+        outcome: Outcome::Parked,
+        code: Code::VerifyTimeout,
+        message: String::new(),
+        finished_at: Timestamp { unix_ms: 0 },
+        receipts,
+        retried_at: Timestamp { unix_ms: 0 },
+        archived_as: None,
+    });
+    bench.desk.admit(item);
+    for lane in [0, 1] {
+        let Answer::Done(confirmation) = done() else { unreachable!("it is done") };
+        let unchanged = Answer::Done(Confirmation { unchanged: true, ..confirmation });
+        assert_eq!(bench.exchange(lane, 0, &unchanged), [1]);
+    }
+    let ended = bench.desk.take_ended(Timestamp { unix_ms: 0 }).remove(0);
+    let unchanged = |receipt: &Receipt| receipt.unchanged;
+    assert_eq!(ended.finished.receipts.iter().map(unchanged).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(ended.finished.outcome, Outcome::Delivered);
 }

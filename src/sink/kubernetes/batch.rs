@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, StreamExt};
 
 use crate::config::Confirmed;
 use crate::fault;
@@ -72,17 +72,16 @@ impl<'a> Batch<'a> {
     /// Delivers to no more namespaces than can be followed at a time.
     async fn wave(&self, batch: &[Delivery<'_>]) -> Result<Vec<Answer>, Fatal> {
         let at_a_time = self.site.settings.concurrency;
-        let plans: Vec<Plan> = stream::iter(batch.iter().map(|delivery| self.look(delivery)))
-            .buffered(at_a_time)
-            .collect()
-            .await;
+        let looks = batch.iter().map(|delivery| self.look(delivery));
+        let plans: Vec<Plan> = all(looks, at_a_time).await;
         let steps: Vec<_> = batch.iter().zip(&plans).filter_map(announced).collect();
         if !steps.is_empty() {
             self.context.fence.check()?;
             fault::step("kubernetes.journal", || self.context.journal.record_all(&steps))?;
         }
         let acts = batch.iter().zip(plans).map(|(delivery, plan)| self.act(delivery, plan));
-        let mut answers: Vec<Answer> = stream::iter(acts).buffered(at_a_time).try_collect().await?;
+        let mut answers: Vec<Answer> =
+            all(acts, at_a_time).await.into_iter().collect::<Result<_, _>>()?;
         // The others took their time, and the first of the batch may have followed in it.
         for (delivery, answer) in batch.iter().zip(&mut answers) {
             let key = key(delivery);
@@ -329,6 +328,19 @@ fn waves(namespaces: &[&str], namespaces_max: usize) -> Vec<Range<usize>> {
     }
     waves.push(from..namespaces.len());
     waves
+}
+
+/// Runs so many at a time to their ends and returns what they come to in their own order. A slow one
+/// keeps its place only, and not those of the others, as a buffer in order would.
+async fn all<T>(
+    futures: impl Iterator<Item = impl Future<Output = T>>,
+    at_a_time: usize,
+) -> Vec<T> {
+    let numbered = futures.enumerate().map(|(at, future)| async move { (at, future.await) });
+    let mut ended: Vec<(usize, T)> =
+        stream::iter(numbered).buffer_unordered(at_a_time).collect().await;
+    ended.sort_unstable_by_key(|(at, _)| *at);
+    ended.into_iter().map(|(_, result)| result).collect()
 }
 
 /// The step that goes before a write.

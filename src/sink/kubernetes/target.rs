@@ -100,8 +100,8 @@ impl Site {
                 Ok(Found {
                     // What every kind of the API takes where nothing is written.
                     replicas: object.spec.replicas.and_then(|it| it.try_into().ok()).unwrap_or(1),
-                    resource_version: object.metadata.resource_version.unwrap_or_default(),
-                    uid: object.metadata.uid,
+                    resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
+                    uid: object.metadata.uid.clone(),
                     is_autoscaled: manager == "kube-controller-manager" && subresource == "scale",
                 })
             }

@@ -11,8 +11,9 @@ use crate::limits::DELIVERY_MAX;
 use crate::model::{Code, Intent, Seq};
 use crate::sink::cluster::{Clusters, Trouble};
 use crate::sink::porch::Porch;
+use crate::sink::porch::decide::owned;
 use crate::sink::porch::refusal;
-use crate::sink::porch::seen::Look;
+use crate::sink::porch::seen::{Look, Revision};
 use crate::sink::porch::wanted::{Content, Plan, Wanted};
 use crate::sink::{Change, Comparison, Fault, Retry};
 
@@ -42,6 +43,7 @@ pub fn compare(
         refusal::fault(&what, &porch.site.repository, &trouble)
     };
     let found = match line.latest(wanted.package).map_err(told)? {
+        Look::Found(Revision { owner: Some(owner), .. }) => return Err(owned(&wanted, &owner)),
         Look::Found(latest) => Some(line.texts(&latest.name).map_err(told)?.files),
         Look::Unknown | Look::Absent => None,
     };

@@ -118,7 +118,7 @@ impl<'a> Cycle<'a> {
     }
 
     /// Goes on until there is an answer.
-    pub fn run(mut self) -> Result<Answer, Fatal> {
+    pub fn run(&mut self) -> Result<Answer, Fatal> {
         for _ in 0..REQUESTS_MAX {
             if Instant::now() >= self.line.deadline {
                 break;
@@ -148,6 +148,11 @@ impl<'a> Cycle<'a> {
             ),
             retry: Retry::Later,
         }))
+    }
+
+    /// Whether nothing has gone wrong: then no other revision of this intent can turn up again.
+    pub fn is_smooth(&self) -> bool {
+        self.looks == 0 && !self.seen.is_lost && self.note.as_ref().is_none_or(|it| it.round == 0)
     }
 
     /// Keeps what is about to happen.
@@ -295,7 +300,11 @@ impl<'a> Cycle<'a> {
                 if let Some(approval) = self.wanted.approval {
                     body["metadata"]["annotations"] = json!({APPROVAL: approval});
                 }
-                fault::step("porch.propose", || line.patch(&site.revision(&revision.name), &body))?
+                let path = site.revision(&revision.name);
+                let reply = fault::step("porch.propose", || line.patch(&path, &body))?;
+                // That took Porch a while: before it is published it is looked again.
+                self.seen.is_source_latest = None;
+                reply
             }
             Decision::Approve { revision } => {
                 let body = lifecycle(revision, "Published");
@@ -400,8 +409,10 @@ impl<'a> Cycle<'a> {
         Ok(())
     }
 
-    /// What was read of ours may be old.
+    /// What was read may be old: also what is published, since a proposal of ours that has moved may
+    /// be just that now.
     fn look_anew(&mut self) {
+        (self.seen.latest, self.seen.latest_files) = (Look::Unknown, None);
         (self.seen.own, self.seen.own_files) = (Look::Unknown, None);
         (self.seen.unpublished, self.seen.candidate) = (None, None);
         (self.seen.is_source_latest, self.seen.has_written) = (None, false);

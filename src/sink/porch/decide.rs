@@ -119,7 +119,7 @@ pub fn decide(seen: &Seen, wanted: &Wanted<'_>, note: Option<&Note>) -> Decision
     }
 }
 
-/// There is no revision of this intent.
+/// There is no revision of this intent, or none that could still be written.
 fn begin(seen: &Seen, wanted: &Wanted<'_>, note: Option<&Note>) -> Decision {
     let Some(ours) = &seen.unpublished else { return Decision::ListOurs };
     let latest = match &seen.latest {
@@ -130,7 +130,7 @@ fn begin(seen: &Seen, wanted: &Wanted<'_>, note: Option<&Note>) -> Decision {
     if let Some(latest) = latest
         && let Some(owner) = &latest.owner
     {
-        return owned(wanted, owner);
+        return Decision::Refuse(owned(wanted, owner));
     }
     let candidate = candidate(ours, wanted, latest);
     if let Some(candidate) = candidate {
@@ -198,6 +198,7 @@ fn is_as_wanted(texts: &Texts, wanted: &Wanted<'_>) -> bool {
 fn create(seen: &Seen, note: Option<&Note>, source: Option<String>) -> Decision {
     let round = match note {
         None => 0,
+        Some(note) if matches!(seen.own, Look::Found(_)) => note.round + 1,
         // It was there, or was written to: a name that the server has lost may come back.
         Some(note) if seen.is_lost || is_past_creation(note.step) => note.round + 1,
         Some(note) => note.round,
@@ -241,14 +242,20 @@ fn go_on(seen: &Seen, wanted: &Wanted<'_>, note: Option<&Note>, own: &Revision) 
         });
     }
     if let Some(owner) = &own.owner {
-        return owned(wanted, owner);
-    }
-    if own.lifecycle >= Lifecycle::Published {
-        return Decision::Done { revision: Box::new(own.clone()), unchanged: false };
+        return Decision::Refuse(owned(wanted, owner));
     }
     let step = note.map(|note| note.step);
     // Only what was as wanted is ever proposed by us, and what is proposed cannot be written to.
     let was_proposed = matches!(step, Some(Stage::Propose | Stage::Approve));
+    if own.lifecycle >= Lifecycle::Published {
+        return match &seen.own_files {
+            _ if was_proposed => published(own),
+            None => Decision::ReadOwn { name: own.name.clone() },
+            Some(texts) if wanted.plan(&texts.files, true) == Plan::Same => published(own),
+            // Somebody has published it before it was written: what is wanted follows upon it.
+            Some(_) => begin(seen, wanted, note),
+        };
+    }
     let is_proven = own.lifecycle == Lifecycle::Proposed && was_proposed;
     if !is_proven {
         let Some(texts) = &seen.own_files else {
@@ -272,6 +279,10 @@ fn go_on(seen: &Seen, wanted: &Wanted<'_>, note: Option<&Note>, own: &Revision) 
             Decision::Done { revision: Box::new(own.clone()), unchanged: false }
         }
     }
+}
+
+fn published(own: &Revision) -> Decision {
+    Decision::Done { revision: Box::new(own.clone()), unchanged: false }
 }
 
 /// What has to be written before the revision may go any further.
@@ -326,13 +337,14 @@ fn handed_over(wanted: &Wanted<'_>, own: &Revision) -> Decision {
     }
 }
 
-fn owned(wanted: &Wanted<'_>, owner: &str) -> Decision {
-    Decision::Refuse(Fault {
+/// What an owner that makes the package itself is to a change of ours.
+pub fn owned(wanted: &Wanted<'_>, owner: &str) -> Fault {
+    Fault {
         code: Code::PackageConflict,
         message: format!(
             "package `{}` is made by the {owner}, which would undo the change; change that instead",
             wanted.package
         ),
         retry: Retry::Never,
-    })
+    }
 }

@@ -55,7 +55,7 @@ pub struct Porch {
     settings: PorchSettings,
     /// The Repository was ready, and nothing has failed since.
     is_checked: bool,
-    /// Targets whose last delivery was published, so that it left nothing to clean up.
+    /// Targets whose last delivery was published without trouble, so that it left nothing to clean up.
     clean: HashSet<TargetKey>,
 }
 
@@ -129,15 +129,16 @@ impl Porch {
         }
         let note = delivery.step.and_then(|step| Note::read(&step.0));
         let is_clean = self.clean.contains(&package.key);
-        let cycle = Cycle::new(self.line(context.deadline), wanted, context, note, is_clean);
+        let mut cycle = Cycle::new(self.line(context.deadline), wanted, context, note, is_clean);
         let answer = cycle.run()?;
-        self.remember(&answer, &package.key);
+        let is_smooth = cycle.is_smooth();
+        self.remember(&answer, &package.key, is_smooth);
         Ok(answer)
     }
 
-    fn remember(&mut self, answer: &Answer, key: &TargetKey) {
+    fn remember(&mut self, answer: &Answer, key: &TargetKey, is_smooth: bool) {
         self.is_checked = !matches!(answer, Answer::Failed(_));
-        let is_done = matches!(answer, Answer::Done(_));
+        let is_done = matches!(answer, Answer::Done(_)) && is_smooth;
         if !is_done || self.settings.policy != PorchPolicy::Approve {
             self.clean.remove(key);
             return;

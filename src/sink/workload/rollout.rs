@@ -4,10 +4,13 @@
 //! pods are pending, and no deadline of its ever fires. So replicas are counted here, and the time
 //! that a sink allows is the sink's.
 
+use std::borrow::Cow;
+use std::ops::Deref;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use kube::core::Object;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta, Resource};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Workload;
@@ -18,8 +21,115 @@ use crate::sink::workload::{Written, is_at_least};
 /// rollout stays for a moment until its controller has come round.
 const FAILURE_SETTLES: Duration = Duration::from_secs(3);
 
-/// An object of any kind with replicas, as far as it matters here.
-pub type Wire = Object<Spec, Status>;
+/// An object of any kind with replicas, as far as it matters here. Each change of each object of a
+/// namespace is read, so what is not asked for is skipped and not kept.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Wire {
+    pub metadata: Meta,
+    pub spec: Spec,
+    pub status: Option<Status>,
+}
+
+/// The `metadata` of a workload.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "WireMeta")]
+pub struct Meta {
+    /// Without labels, annotations, owners and managed fields.
+    object: ObjectMeta,
+    writers: Vec<Writer>,
+}
+
+/// Who has written to an object, and whether that was the count.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Writer {
+    manager: Option<String>,
+    subresource: String,
+    /// In the form of RFC 3339 and UTC, which sorts as it is.
+    time: String,
+    fields_v1: Fields,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    #[serde(rename = "f:spec")]
+    spec: SpecFields,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+struct SpecFields {
+    #[serde(rename = "f:replicas")]
+    replicas: Option<IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct WireMeta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    deletion_timestamp: Option<Time>,
+    managed_fields: Vec<Writer>,
+}
+
+impl From<WireMeta> for Meta {
+    fn from(wire: WireMeta) -> Self {
+        let WireMeta { name, namespace, uid, resource_version, generation, .. } = wire;
+        let deletion_timestamp = wire.deletion_timestamp;
+        let object = ObjectMeta {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            generation,
+            deletion_timestamp,
+            ..ObjectMeta::default()
+        };
+        Meta { object, writers: wire.managed_fields }
+    }
+}
+
+impl Deref for Meta {
+    type Target = ObjectMeta;
+
+    fn deref(&self) -> &ObjectMeta {
+        &self.object
+    }
+}
+
+impl Resource for Wire {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(of: &ApiResource) -> Cow<'_, str> {
+        of.kind.as_str().into()
+    }
+
+    fn group(of: &ApiResource) -> Cow<'_, str> {
+        of.group.as_str().into()
+    }
+
+    fn version(of: &ApiResource) -> Cow<'_, str> {
+        of.version.as_str().into()
+    }
+
+    fn plural(of: &ApiResource) -> Cow<'_, str> {
+        of.plural.as_str().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata.object
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata.object
+    }
+}
 
 /// The `spec` of a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,13 +246,9 @@ pub fn judge(kind: &Workload, object: &Wire, written: &Written, after: Duration)
 
 /// Who has set the count last, and by which subresource.
 pub fn owner(object: &Wire) -> Option<(String, String)> {
-    let entries = object.metadata.managed_fields.as_deref().unwrap_or_default();
-    let sets = |entry: &&ManagedFieldsEntry| {
-        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
-        fields.is_some_and(|fields| !fields["f:spec"]["f:replicas"].is_null())
-    };
-    let last = entries.iter().filter(sets).max_by_key(|entry| entry.time.clone().map(|it| it.0))?;
-    Some((last.manager.clone()?, last.subresource.clone().unwrap_or_default()))
+    let sets = |writer: &&Writer| writer.fields_v1.spec.replicas.is_some();
+    let last = object.metadata.writers.iter().filter(sets).max_by_key(|writer| &writer.time)?;
+    Some((last.manager.clone()?, last.subresource.clone()))
 }
 
 fn is_apps(kind: &Workload) -> bool {

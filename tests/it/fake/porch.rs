@@ -36,6 +36,10 @@ pub enum Mishap {
     Overtaken,
     /// The cache has forgotten that the source is published.
     SourceForgotten,
+    /// A person publishes the proposal first.
+    Approved,
+    /// The write is not carried out, and a person publishes the draft as it is.
+    PublishedAsItIs,
 }
 
 /// Changes files as a function in a pipeline does.
@@ -89,7 +93,7 @@ impl Porch {
         self.lock().repositories.remove(name);
     }
 
-    /// At the next request to `verb`: `create`, `write`, `propose` or `approve`.
+    /// At the next request to `verb`: `create`, `write`, `propose`, `approve` or `withdraw`.
     pub fn next(&self, verb: &'static str, mishap: Mishap) {
         self.lock().mishaps.push((verb, mishap));
     }
@@ -354,13 +358,20 @@ impl State {
         let resource = "packagerevisionresources";
         let Some((_, revision)) = self.revisions.get(name) else { return missing(resource, name) };
         let mut files = revision.files.clone();
+        let not_a_draft = |lifecycle: &str| {
+            internal(&format!(
+                "cannot update a package revision with lifecycle value {lifecycle:?}; package must be \
+                 Draft"
+            ))
+        };
         if revision.lifecycle != "Draft" {
-            return internal(&format!(
-                "cannot update a package revision with lifecycle value {:?}; package must be Draft",
-                revision.lifecycle
-            ));
+            return not_a_draft(&revision.lifecycle);
         }
         let mishap = self.mishap("write");
+        if mishap == Some(Mishap::PublishedAsItIs) {
+            self.put_published(name);
+            return not_a_draft("Published");
+        }
         if let Some(refusal) = self.stop(mishap, resource, name, body) {
             return refusal;
         }
@@ -397,14 +408,19 @@ impl State {
         let resource = "packagerevisions";
         let Some((_, revision)) = self.revisions.get(name) else { return missing(resource, name) };
         let lifecycle = body["spec"]["lifecycle"].as_str().map(str::to_owned);
-        if revision_is_published(revision) && lifecycle.is_some() {
+        let was_published = revision_is_published(revision);
+        let mishap = match lifecycle.as_deref() {
+            Some("Proposed") => self.mishap("propose"),
+            Some("Draft") => self.mishap("withdraw"),
+            _ => None,
+        };
+        if mishap == Some(Mishap::Approved) {
+            self.put_published(name);
+        }
+        if (was_published || mishap == Some(Mishap::Approved)) && lifecycle.is_some() {
             let message = "spec can only update package with lifecycle value one of Draft,Proposed";
             return invalid(name, "spec", message);
         }
-        let mishap = match lifecycle.as_deref() {
-            Some("Proposed") => self.mishap("propose"),
-            _ => None,
-        };
         if let Some(refusal) = self.stop(mishap, resource, name, body) {
             return refusal;
         }
@@ -448,6 +464,14 @@ impl State {
         if let Some(refusal) = self.stop(mishap, resource, name, body) {
             return refusal;
         }
+        self.put_published(name);
+        match mishap {
+            Some(Mishap::TimesOut) => timed_out(),
+            _ => Response::json(200, &self.object(name)),
+        }
+    }
+
+    fn put_published(&mut self, name: &str) {
         let (repository, mut revision) = self.revisions.remove(name).expect("it is there");
         let number = self.of(&repository, &revision.package).map(|it| it.number).max();
         revision.number = number.unwrap_or(0).max(0) + 1;
@@ -455,10 +479,6 @@ impl State {
         revision.version = self.version();
         self.put_branch(&repository, &revision);
         self.revisions.insert(name.to_owned(), (repository, revision));
-        match mishap {
-            Some(Mishap::TimesOut) => timed_out(),
-            _ => Response::json(200, &self.object(name)),
-        }
     }
 
     fn delete(&mut self, name: &str) -> Response {

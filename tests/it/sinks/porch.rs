@@ -2,6 +2,7 @@
 
 mod crash;
 mod editing;
+mod meanwhile;
 mod scenarios;
 mod tables;
 
@@ -172,6 +173,7 @@ fn a_cycle_takes_no_more_requests_than_it_needs() {
             format!("PATCH resources/{new}"),
             format!("GET s/{old}"),
             format!("PATCH s/{new}"),
+            format!("GET s/{old}"),
             format!("PATCH s/{new}/approval"),
         ]
     );
