@@ -12,7 +12,7 @@ use crate::sink::kubectl::looks::{autoscalers, check_stays, workload};
 use crate::sink::kubectl::saying::Trouble;
 use crate::sink::workload::autoscaler::{Autoscaler, Decision, decide};
 use crate::sink::workload::rollout::{self, Standing, judge};
-use crate::sink::workload::{Progress, Written, location};
+use crate::sink::workload::{Progress, Written, location, verdict};
 use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry};
 
 /// Looks at an object before it is left to a later try: whoever changes it that often goes on.
@@ -211,10 +211,8 @@ impl Kubectl {
             Err(fault) if fault.retry != Retry::Never => {
                 return self.wait(delivery, written, &fault.message, AGAIN);
             }
-            Err(fault) if found.is_none() => {
-                let message =
-                    format!("{} was deleted after it was written", self.location(delivery));
-                return self.give_up(delivery, Fault { message, ..fault });
+            Err(_) if found.is_none() => {
+                return self.give_up(delivery, verdict::deleted(&self.location(delivery)));
             }
             Err(fault) => return self.give_up(delivery, fault),
         };
@@ -237,17 +235,13 @@ impl Kubectl {
         if was_observed || is_enough(&standing, self.delivered) {
             return self.done(delivery, &written, converged_at);
         }
-        let fault = match standing {
-            Standing::Accepted { missing } | Standing::Observed { missing } => {
+        match verdict::missing(&self.location(delivery), written.wanted, standing) {
+            Ok(missing) => {
                 let again = self.follow(delivery, &written, context);
-                return self.wait(delivery, written, &missing, again);
+                self.wait(delivery, written, &missing, again)
             }
-            Standing::Failed { .. } | Standing::Terminating | Standing::Changed { .. } => {
-                adrift(&self.location(delivery), written.wanted, standing)
-            }
-            Standing::Converged => unreachable!("it is enough for everybody"),
-        };
-        self.give_up(delivery, fault)
+            Err(fault) => self.give_up(delivery, fault),
+        }
     }
 
     /// Has the object watched, if that can be; when it is to be looked at in any case.
@@ -286,13 +280,8 @@ impl Kubectl {
         let spent = self.spend(delivery, &mut written);
         let left = self.verify_timeout.saturating_sub(spent);
         if left.is_zero() {
-            let message = format!(
-                "{} was set to {} and has not followed within {} s: {missing}; the change stands",
-                self.location(delivery),
-                written.wanted,
-                self.verify_timeout.as_secs_f64()
-            );
-            let fault = Fault { code: Code::VerifyTimeout, message, retry: Retry::Never };
+            let (place, wanted) = (self.location(delivery), written.wanted);
+            let fault = verdict::timed_out(&place, wanted, self.verify_timeout, missing);
             return self.give_up(delivery, fault);
         }
         let step = Progress::Written(written).step();
@@ -369,32 +358,6 @@ fn is_enough(standing: &Standing, delivered: Confirmed) -> bool {
         ),
         Confirmed::Converged => matches!(standing, Standing::Converged),
     }
-}
-
-/// What is told of a target that will not get there by waiting.
-fn adrift(place: &str, wanted: u32, standing: Standing) -> Fault {
-    let begin = format!("{place} was set to {wanted} and");
-    let (code, message) = match standing {
-        Standing::Failed { reason, message } => {
-            let code = match reason.as_str() {
-                "ProgressDeadlineExceeded" => Code::VerifyTimeout,
-                _ => Code::AdmissionDenied,
-            };
-            let why = format!("does not get there ({reason}): {message}; the change stands");
-            (code, format!("{begin} {why}"))
-        }
-        Standing::Changed { replicas, by } => {
-            let by = by.map_or_else(|| "somebody".to_owned(), |by| format!("`{by}`"));
-            let message =
-                format!("{place} was set to {wanted}, and then {by} set it to {replicas}");
-            (Code::FieldConflict, message)
-        }
-        Standing::Accepted { .. }
-        | Standing::Observed { .. }
-        | Standing::Converged
-        | Standing::Terminating => (Code::TargetTerminating, format!("{begin} is being deleted")),
-    };
-    Fault { code, message, retry: Retry::Never }
 }
 
 /// The wall clock, for receipts.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Confirmed, Workload};
 use crate::model::{Code, Seq, Timestamp};
 use crate::sink::workload::rollout::{self, Standing, judge};
-use crate::sink::workload::{Progress, Written, is_at_least};
+use crate::sink::workload::{Progress, Written, is_at_least, verdict};
 use crate::sink::{Answer, Confirmation, Fault, Retry, Waker};
 
 /// How long a pending delivery waits for a wake: as long as it has taken so far, within these.
@@ -110,11 +110,9 @@ impl Subject {
         let verdict = self.look_quietly(rule, now);
         let (Some(written), location) = (&self.written, self.location.clone()) else {
             // Never asked before `begin`; a wait is right in any case.
-            return Answer::Failed(fault(
-                Code::SinkUnavailable,
-                Retry::Later,
-                "nothing is written",
-            ));
+            let message = "nothing is written".to_owned();
+            let code = Code::SinkUnavailable;
+            return Answer::Failed(Fault { code, message, retry: Retry::Later });
         };
         match verdict {
             Verdict::Reached => Answer::Done(Confirmation {
@@ -127,7 +125,11 @@ impl Subject {
                 let spent = spent(written, self.since);
                 let Some(left) = rule.verify_timeout.checked_sub(spent).filter(|it| !it.is_zero())
                 else {
-                    return Answer::Failed(timed_out(&location, written, rule, &missing, trouble));
+                    let blind = trouble.map_or_else(String::new, |it| format!(" ({})", it.message));
+                    let (wanted, missing) = (written.wanted, format!("{missing}{blind}"));
+                    let allowed = rule.verify_timeout;
+                    let fault = verdict::timed_out(&location, wanted, allowed, &missing);
+                    return Answer::Failed(fault);
                 };
                 let spent_ms = u64::try_from(spent.as_millis()).unwrap_or(u64::MAX);
                 let written = Written { spent_ms, ..written.clone() };
@@ -149,8 +151,7 @@ impl Subject {
         let waiting = |missing: &str| Verdict::Waiting { missing: missing.to_owned() };
         let Some(written) = &mut self.written else { return waiting("it has not been written") };
         if self.gone {
-            let message = format!("{} was deleted after it was written", self.location);
-            return Verdict::Failed(fault(Code::TargetNotFound, Retry::Never, &message));
+            return Verdict::Failed(verdict::deleted(&self.location));
         }
         let Some(seen) = &self.seen else {
             return waiting("the server has shown nothing of it yet");
@@ -175,7 +176,10 @@ impl Subject {
         if reached {
             return Verdict::Reached;
         }
-        settle(&self.location, standing, written)
+        match verdict::missing(&self.location, written.wanted, standing) {
+            Ok(missing) => Verdict::Waiting { missing },
+            Err(fault) => Verdict::Failed(fault),
+        }
     }
 }
 
@@ -188,58 +192,6 @@ pub fn receipt(written: &Written, asked: u32, converged_at: Option<Timestamp>) -
     receipt
 }
 
-fn settle(location: &str, standing: Standing, written: &Written) -> Verdict {
-    let wanted = written.wanted;
-    match standing {
-        Standing::Accepted { missing } | Standing::Observed { missing } => {
-            Verdict::Waiting { missing }
-        }
-        Standing::Converged => Verdict::Waiting { missing: String::new() },
-        Standing::Failed { reason, message } => {
-            let code = match reason.as_str() {
-                "ProgressDeadlineExceeded" => Code::VerifyTimeout,
-                _ => Code::AdmissionDenied,
-            };
-            let message = format!(
-                "{location} was set to {wanted} and does not get there ({reason}): {message}; the \
-                 change stands"
-            );
-            Verdict::Failed(fault(code, Retry::Never, &message))
-        }
-        Standing::Terminating => {
-            let message = format!("{location} was set to {wanted} and is being deleted");
-            Verdict::Failed(fault(Code::TargetTerminating, Retry::Never, &message))
-        }
-        Standing::Changed { replicas, by } => {
-            let by = by.map_or_else(|| "somebody".to_owned(), |by| format!("`{by}`"));
-            let message =
-                format!("{location} was set to {wanted}, and then {by} set it to {replicas}");
-            Verdict::Failed(fault(Code::FieldConflict, Retry::Never, &message))
-        }
-    }
-}
-
-fn timed_out(
-    location: &str,
-    written: &Written,
-    rule: &Rule,
-    missing: &str,
-    trouble: Option<&Fault>,
-) -> Fault {
-    let seconds = rule.verify_timeout.as_secs_f64();
-    let blind = trouble.map_or_else(String::new, |fault| format!(" ({})", fault.message));
-    let message = format!(
-        "{location} was set to {} and has not followed within {seconds} s: {missing}{blind}; the \
-         change stands",
-        written.wanted
-    );
-    fault(Code::VerifyTimeout, Retry::Never, &message)
-}
-
 fn spent(written: &Written, since: Instant) -> Duration {
     Duration::from_millis(written.spent_ms).saturating_add(since.elapsed())
-}
-
-fn fault(code: Code, retry: Retry, message: &str) -> Fault {
-    Fault { code, message: message.to_owned(), retry }
 }

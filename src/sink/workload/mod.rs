@@ -6,6 +6,7 @@
 
 pub mod autoscaler;
 pub mod rollout;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 

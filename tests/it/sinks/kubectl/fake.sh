@@ -18,7 +18,7 @@ verb='' names='' namespace='' replicas='' expected='' dry='' patch='' watch='' l
 for argument in "$@"; do
     case $argument in
     --kubeconfig=* | --context=* | --output=json | --output-watch-events | --type=merge | --timeout=0) ;;
-    --client | --list) ;;
+    --client | --list | --field-manager=intentd) ;;
     --namespace=*) namespace=${argument#*=} ;;
     --replicas=*) wanted=${argument#*=} ;;
     --resource-version=*) expected=${argument#*=} ;;

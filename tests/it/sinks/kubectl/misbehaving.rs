@@ -132,7 +132,8 @@ fn a_plural_that_would_be_an_option_is_refused_before_anything_starts() {
     let site = Site::with_config("sink = [\"kubectl\"]\n[sinks.kubectl]\nplural = \"--all\"\n");
     let finished = site.run(&["batch"]);
     assert_eq!(finished.code, Some(78), "{}", finished.stderr);
-    assert!(finished.stderr.contains("`plural` is to be a kind's name in addresses"));
+    let told = "`sinks.kubectl.plural` has to be a kind's name in addresses";
+    assert!(finished.stderr.contains(told), "{}", finished.stderr);
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a_rotated_token_is_read_again_and_never_shown() {
 fn a_server_that_answers_nobody_does_not_hold_up_a_batch_for_each_of_it() {
     let names: Vec<String> = (0..64).map(|at| format!("web-{at}")).collect();
     let cluster = with(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut sink = sink_at(&cluster, |it| it.timeout = Duration::from_millis(300));
+    let mut sink = sink_at(&cluster, |it| it.timeout = Duration::from_millis(1500));
     assert!(done(&settled(&mut sink, &job("web-0", 2))).unchanged);
     cluster.forget_requests();
     cluster.fail(Fault::new(Wrong::Blackhole).but_watches().always());
