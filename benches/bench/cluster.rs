@@ -3,7 +3,7 @@
 //!
 //! The controllers are ended first: what they do with a scaled Deployment costs several times what
 //! is measured. Both clients use the same number of connections to the same server in turn, and both
-//! hold the two watches that a delivery needs; the reference throws away what these say.
+//! begin and hold the two watches that a delivery needs; the reference throws away what these say.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -19,6 +19,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::ground::{Ground, Medium};
 use crate::site::{Site, file_name};
 use crate::table::{Goal, Row};
 use crate::{Scale, median};
@@ -33,16 +34,16 @@ pub fn measure(scale: Scale) -> Vec<Row> {
     let Some(cluster) = Cluster::start() else { return Vec::new() };
     let (count, rounds) = (scale.of(10, 400, 2_000), scale.of(1, 1, 3));
     cluster.create_all(count);
-    let spool = TempDir::new().expect("a directory");
+    let ground = Ground::new(Medium::disk(scale), 4 * count);
     let (mut ours, mut raw, mut share) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
-        let watches = cluster.watch();
         let started = Instant::now();
+        let watches = cluster.watch();
         cluster.on_all(count, |wire, index| wire.scale(index, 2 * round + 2));
         raw.push(count as f64 / started.elapsed().as_secs_f64());
         watches.end();
 
-        let site = Site::new(&spool.path().join(format!("{round}")));
+        let site = Site::new(&ground.path().join(format!("{round}")));
         let before = (children(), cluster.used());
         ours.push(cluster.drain(&site, count, 2 * round + 3));
         share.push((children() - before.0) / (cluster.used() - before.1));

@@ -27,7 +27,7 @@ pub use call::{Call, Content, Reply, escaped};
 pub use trouble::{Cause, Refusal, Trouble};
 
 /// Threads of the runtime: they carry bytes and decide nothing.
-const THREADS: usize = 2;
+const THREADS: usize = 1;
 
 /// All clusters that a process talks to.
 #[derive(Debug)]
