@@ -73,14 +73,18 @@ pub fn get(url: &str, path: &str) -> io::Result<Answer> {
 }
 
 /// A running watch.
-pub struct Watch(BufReader<TcpStream>);
+pub struct Watch {
+    stream: BufReader<TcpStream>,
+    /// What came and was not looked at: a proxy cuts chunks as it likes.
+    text: String,
+}
 
 impl Watch {
     /// Begins one; the head of the answer is there when this returns.
     pub fn start(url: &str, path: &str) -> io::Result<Self> {
         let mut stream = begin(url, "GET", path, None, &[])?;
         match head(&mut stream)? {
-            (200, _) => Ok(Watch(stream)),
+            (200, _) => Ok(Watch { stream, text: String::new() }),
             (status, _) => Err(io::Error::other(format!("a watch was answered {status}"))),
         }
     }
@@ -91,8 +95,17 @@ impl Iterator for Watch {
 
     /// The next event; none when the server has ended the watch in good order.
     fn next(&mut self) -> Option<Self::Item> {
-        let chunk = next_chunk(&mut self.0).transpose()?;
-        Some(chunk.and_then(|chunk| serde_json::from_str(&chunk).map_err(io::Error::other)))
+        loop {
+            if let Some((event, rest)) = self.text.split_once('\n') {
+                let event = serde_json::from_str(event).map_err(io::Error::other);
+                self.text = rest.to_owned();
+                return Some(event);
+            }
+            match next_chunk(&mut self.stream).transpose()? {
+                Ok(chunk) => self.text += &chunk,
+                Err(error) => return Some(Err(error)),
+            }
+        }
     }
 }
 
