@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::compose::Package;
-use crate::model::{Code, Digest, Intent, Seq};
+use crate::model::{Code, Digest, Intent, Seq, Timestamp};
 
 /// A place that packages are delivered to.
 ///
@@ -240,4 +240,9 @@ pub enum Fatal {
     Journal { seq: Seq, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("check that this instance still leads")]
     Epoch { source: Box<dyn std::error::Error + Send + Sync> },
+}
+
+/// The wall clock, for receipts only.
+fn now() -> Timestamp {
+    Timestamp { unix_ms: jiff::Timestamp::now().as_millisecond() }
 }

@@ -26,7 +26,8 @@ use crate::config::ClusterAccess;
 pub use call::{Call, Content, Reply, escaped};
 pub use trouble::{Cause, Refusal, Trouble};
 
-/// Threads of the runtime: they carry bytes and decide nothing.
+/// Threads of the runtime: one, which carries bytes and decides nothing. More of them only wake each
+/// other.
 const THREADS: usize = 1;
 
 /// All clusters that a process talks to.
@@ -48,7 +49,7 @@ impl Clusters {
     ///
     /// # Errors
     ///
-    /// Its threads cannot be started.
+    /// Its thread cannot be started.
     pub fn new() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::model::Code;
 use crate::sink::workload::autoscaler::{self, Autoscaler};
-use crate::sink::workload::rollout;
+use crate::sink::workload::{rollout, verdict};
 use crate::sink::{Fault, Retry};
 
 /// The workload at this place.
@@ -19,11 +19,7 @@ pub fn workload(object: &Value, place: &str) -> Result<rollout::Wire, Fault> {
 pub fn check_stays(seen: &rollout::Wire, place: &str) -> Result<(), Fault> {
     match seen.metadata.deletion_timestamp {
         None => Ok(()),
-        Some(_) => Err(Fault {
-            code: Code::TargetTerminating,
-            message: format!("{place} is being deleted; nothing was written"),
-            retry: Retry::Never,
-        }),
+        Some(_) => Err(verdict::terminating(place)),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::sink::kubectl::saying::Trouble;
 use crate::sink::workload::autoscaler::{Autoscaler, Decision, decide};
 use crate::sink::workload::rollout::{self, Standing, judge};
 use crate::sink::workload::{Progress, Written, location, verdict};
-use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry};
+use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, now};
 
 /// Looks at an object before it is left to a later try: whoever changes it that often goes on.
 const LOOKS_MAX: usize = 5;
@@ -323,22 +323,11 @@ impl Kubectl {
 /// What is stored once the decision is carried out. kubectl does not show the object of after the
 /// write: its version is at least the one of before, and the next look tells the rest.
 fn stored(seen: &rollout::Wire, decision: &Decision) -> Written {
-    let (wanted, through, version) = match decision {
-        Decision::Scale(to) => (*to, None, seen.metadata.resource_version.clone()),
-        Decision::RaiseFloor { hpa, resource_version, to, .. } => {
-            (*to, Some(hpa.clone()), Some(resource_version.clone()))
-        }
+    let version = match decision {
+        Decision::Scale(_) => seen.metadata.resource_version.clone(),
+        Decision::RaiseFloor { resource_version, .. } => Some(resource_version.clone()),
     };
-    Written {
-        resource_version: version.unwrap_or_default(),
-        generation: None,
-        wanted,
-        through,
-        unchanged: false,
-        accepted_at: now(),
-        observed_at: None,
-        spent_ms: 0,
-    }
+    Written::by(decision, version.unwrap_or_default(), now())
 }
 
 /// Whether there is nothing to write.
@@ -352,16 +341,7 @@ fn is_so(seen: &rollout::Wire, decision: &Decision) -> bool {
 fn is_enough(standing: &Standing, delivered: Confirmed) -> bool {
     match delivered {
         Confirmed::Accepted => true,
-        Confirmed::Observed => matches!(
-            standing,
-            Standing::Observed { .. } | Standing::Failed { .. } | Standing::Converged
-        ),
+        Confirmed::Observed => standing.is_observed(),
         Confirmed::Converged => matches!(standing, Standing::Converged),
     }
-}
-
-/// The wall clock, for receipts.
-fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-    Timestamp { unix_ms: since.unwrap_or_default().as_millis() as i64 }
 }

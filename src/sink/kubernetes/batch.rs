@@ -12,12 +12,12 @@ use crate::config::Confirmed;
 use crate::fault;
 use crate::model::{Code, IntentType};
 use crate::sink::kubernetes::subject::{Subject, receipt};
-use crate::sink::kubernetes::target::{Found, Site, Stored, Unwritten, terminating};
+use crate::sink::kubernetes::target::{Found, Site, Stored, Unwritten};
+use crate::sink::kubernetes::unsupported;
 use crate::sink::kubernetes::watches::{Key, Place, Watches};
-use crate::sink::kubernetes::{now, unsupported};
 use crate::sink::workload::autoscaler::Decision;
-use crate::sink::workload::{Progress, Written};
-use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry};
+use crate::sink::workload::{Progress, Written, verdict};
+use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, now};
 
 /// Reads and conditional writes of one delivery; a rollout moves the version with each of its steps.
 const TRIES: u32 = 5;
@@ -135,7 +135,7 @@ impl<'a> Batch<'a> {
         let found = self.site.look(delivery.intent, deadline).await?;
         let key = key(delivery);
         if place.is_terminating(&key) {
-            return Err(terminating(&self.site.location(delivery.intent)));
+            return Err(verdict::terminating(&self.site.location(delivery.intent)));
         }
         let decision = self.watches.decide(place, &key, delivery.intent.replicas)?;
         Ok((found, decision))
@@ -355,39 +355,21 @@ fn announced(
 
 /// What stands there if nothing has to be written.
 fn standing(found: &Found, decision: &Decision, unchanged: bool) -> Option<Written> {
-    let (wanted, through) = match decision {
-        Decision::Scale(wanted) if *wanted == found.replicas => (*wanted, None),
-        Decision::RaiseFloor { hpa, from, to, .. } if from == to => (*to, Some(hpa.clone())),
-        _ => return None,
+    let stands = match decision {
+        Decision::Scale(wanted) => *wanted == found.replicas,
+        Decision::RaiseFloor { from, to, .. } => from == to,
     };
-    Some(Written {
-        resource_version: found.resource_version.clone(),
-        generation: None,
-        wanted,
-        unchanged: unchanged && found.replicas >= wanted,
-        through,
-        accepted_at: now(),
-        observed_at: None,
-        spent_ms: 0,
+    stands.then(|| {
+        let written = Written::by(decision, found.resource_version.clone(), now());
+        Written { unchanged: unchanged && found.replicas >= written.wanted, ..written }
     })
 }
 
 fn accepted(stored: Stored, decision: &Decision) -> Written {
-    let (wanted, through) = match decision {
-        Decision::Scale(wanted) => (*wanted, None),
-        Decision::RaiseFloor { hpa, to, .. } => (*to, Some(hpa.clone())),
-    };
-    Written {
-        resource_version: stored.resource_version,
-        // Of the autoscaler, which is another object than the one that is verified.
-        generation: stored.generation.filter(|_| through.is_none()),
-        wanted,
-        through,
-        unchanged: false,
-        accepted_at: now(),
-        observed_at: None,
-        spent_ms: 0,
-    }
+    let written = Written::by(decision, stored.resource_version, now());
+    // Not that of an autoscaler, which is another object than the one that is verified.
+    let generation = stored.generation.filter(|_| written.through.is_none());
+    Written { generation, ..written }
 }
 
 fn moved(hpa: &str) -> Fault {

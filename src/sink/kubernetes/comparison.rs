@@ -10,9 +10,10 @@ use crate::limits::DELIVERY_MAX;
 use crate::model::{Intent, IntentType};
 use crate::sink::cluster::Cluster;
 use crate::sink::kubernetes::network;
-use crate::sink::kubernetes::target::{Site, Unwritten, path, terminating};
+use crate::sink::kubernetes::target::{Site, Unwritten, path};
 use crate::sink::kubernetes::unsupported;
 use crate::sink::workload::autoscaler::{self, Autoscaler, Decision, decide};
+use crate::sink::workload::verdict;
 use crate::sink::{Change, Comparison, Fault};
 
 /// Asks the server and changes nothing there.
@@ -45,7 +46,7 @@ async fn rehearse(site: &Site, intent: &Intent, due: Instant) -> Result<Comparis
     let found = site.look(intent, due).await?;
     let object = site.object(intent, due).await?;
     if object.metadata.deletion_timestamp.is_some() {
-        return Err(terminating(&site.location(intent)));
+        return Err(verdict::terminating(&site.location(intent)));
     }
     let at = path("autoscaling/v2", &intent.namespace, "horizontalpodautoscalers", "");
     let listed: ObjectList<autoscaler::Wire> =

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{KubernetesMode, KubernetesSettings};
-use crate::model::{Code, IntentType, Timestamp};
+use crate::model::{Code, IntentType};
 use crate::sink::cluster::Cluster;
 use crate::sink::{Answer, Context, Delivery, Fatal, Fault, Retry, Sink};
 
@@ -88,9 +88,4 @@ fn unsupported(intent_type: IntentType) -> Fault {
          `networkintent` takes all"
     );
     Fault { code: Code::UnsupportedIntent, message, retry: Retry::Never }
-}
-
-/// The wall clock, for receipts only.
-fn now() -> Timestamp {
-    Timestamp { unix_ms: jiff::Timestamp::now().as_millisecond() }
 }

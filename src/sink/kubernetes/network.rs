@@ -14,9 +14,9 @@ use crate::fault;
 use crate::model::{Code, Digest, Intent, Seq, Source};
 use crate::sink::cluster::{Call, Content, Trouble};
 use crate::sink::kubernetes::batch::Batch;
-use crate::sink::kubernetes::now;
 use crate::sink::kubernetes::resource::{NetworkIntent, NetworkIntentSpec};
 use crate::sink::kubernetes::target::{Site, path};
+use crate::sink::now;
 use crate::sink::workload::{Progress, Written};
 use crate::sink::{Answer, Change, Confirmation, Delivery, Fatal, Fault, Retry, Term};
 

@@ -157,11 +157,7 @@ impl Subject {
             return waiting("the server has shown nothing of it yet");
         };
         let standing = judge(&rule.kind, seen, written, spent(written, self.since));
-        let is_observed = matches!(
-            standing,
-            Standing::Observed { .. } | Standing::Converged | Standing::Failed { .. }
-        );
-        if is_observed {
+        if standing.is_observed() {
             written.observed_at.get_or_insert(now);
         }
         if standing == Standing::Converged {

@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::config::{KubernetesMode, KubernetesSettings};
-use crate::model::{Code, Intent};
+use crate::model::Intent;
 use crate::sink::cluster::{Call, Cluster, Content, Reply, Trouble, escaped};
-use crate::sink::workload::{autoscaler, rollout};
+use crate::sink::workload::{autoscaler, rollout, verdict};
 use crate::sink::{Fault, Retry};
 
 /// A cluster with the settings of a sink.
@@ -94,7 +94,7 @@ impl Site {
             KubernetesMode::Ssa => {
                 let object = self.object(intent, deadline).await?;
                 if object.metadata.deletion_timestamp.is_some() {
-                    return Err(terminating(&self.location(intent)));
+                    return Err(verdict::terminating(&self.location(intent)));
                 }
                 let (manager, subresource) = rollout::owner(&object).unwrap_or_default();
                 Ok(Found {
@@ -228,15 +228,6 @@ pub fn path(api_version: &str, namespace: &str, plural: &str, name: &str) -> Str
     let root = if api_version.contains('/') { "apis" } else { "api" };
     let (namespace, plural, name) = (escaped(namespace), escaped(plural), escaped(name));
     format!("/{root}/{api_version}/namespaces/{namespace}/{plural}/{name}")
-}
-
-/// The target is on its way out.
-pub fn terminating(location: &str) -> Fault {
-    Fault {
-        code: Code::TargetTerminating,
-        message: format!("{location} is being deleted; nothing was written"),
-        retry: Retry::Never,
-    }
 }
 
 fn stored(answered: Result<Reply, Trouble>, what: &str) -> Result<Stored, Unwritten> {

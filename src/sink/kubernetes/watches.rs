@@ -20,8 +20,8 @@ use tokio::task::JoinHandle;
 use crate::config::{HpaRule, KubernetesSettings};
 use crate::model::{Code, Seq};
 use crate::sink::cluster::Cluster;
-use crate::sink::kubernetes::now;
 use crate::sink::kubernetes::subject::{Rule, Subject};
+use crate::sink::now;
 use crate::sink::workload::autoscaler::{Autoscaler, Decision, decide};
 use crate::sink::{Answer, Fault, Retry};
 

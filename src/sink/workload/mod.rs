@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::config::Workload;
 use crate::model::Timestamp;
 use crate::sink::Step;
+use crate::sink::workload::autoscaler::Decision;
 
 /// How far a delivery has come, as it is kept in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,24 @@ impl Progress {
 }
 
 impl Written {
+    /// What a decision comes to at that version, at that time; nothing of it has been observed.
+    pub fn by(decision: &Decision, resource_version: String, accepted_at: Timestamp) -> Self {
+        let (wanted, through) = match decision {
+            Decision::Scale(wanted) => (*wanted, None),
+            Decision::RaiseFloor { hpa, to, .. } => (*to, Some(hpa.clone())),
+        };
+        Written {
+            resource_version,
+            generation: None,
+            wanted,
+            through,
+            unchanged: false,
+            accepted_at,
+            observed_at: None,
+            spent_ms: 0,
+        }
+    }
+
     /// What goes into the receipt, with the autoscaler that was told instead; `None` is what was not
     /// waited for.
     pub fn receipt(&self, converged_at: Option<Timestamp>) -> BTreeMap<String, Value> {

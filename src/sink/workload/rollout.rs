@@ -199,6 +199,13 @@ pub enum Standing {
     Changed { replicas: i64, by: Option<String> },
 }
 
+impl Standing {
+    /// Whether its controller has seen the write.
+    pub fn is_observed(&self) -> bool {
+        matches!(self, Standing::Observed { .. } | Standing::Failed { .. } | Standing::Converged)
+    }
+}
+
 /// Judges the object as it was seen last, so long after the write.
 pub fn judge(kind: &Workload, object: &Wire, written: &Written, after: Duration) -> Standing {
     if object.metadata.deletion_timestamp.is_some() {

@@ -47,6 +47,15 @@ pub fn timed_out(location: &str, wanted: u32, allowed: Duration, missing: &str) 
     Fault { code: Code::VerifyTimeout, message, retry: Retry::Never }
 }
 
+/// It is on its way out, and was left alone.
+pub fn terminating(location: &str) -> Fault {
+    Fault {
+        code: Code::TargetTerminating,
+        message: format!("{location} is being deleted; nothing was written"),
+        retry: Retry::Never,
+    }
+}
+
 /// It is not there any more.
 pub fn deleted(location: &str) -> Fault {
     let message = format!("{location} was deleted after it was written");

@@ -13,9 +13,9 @@ use kube::runtime::watcher::{self, Event, watcher};
 use serde::de::DeserializeOwned;
 
 use crate::sink::cluster::{Cluster, Trouble};
-use crate::sink::kubernetes::now;
 use crate::sink::kubernetes::subject::Subject;
 use crate::sink::kubernetes::watches::{Inner, Key, Stage, State, Which, locked};
+use crate::sink::now;
 use crate::sink::workload::{autoscaler, rollout};
 
 /// A watch is asked for anew after so long. A connection that has died without a word is noticed a
