@@ -13,7 +13,7 @@ const IGNORED: [libc::c_int; 2] = [libc::SIGIO, libc::SIGXFSZ];
 
 /// Ignores the signals that would end this process for no reason of its own.
 ///
-/// SIGIO comes when a lease is broken in the moment in which [`lease_is_free`] holds it, SIGXFSZ
+/// SIGIO comes when a lease is broken in the moment in which a [`Lease`] is held, SIGXFSZ
 /// when a file passes `ulimit -f`. SIGPIPE is ignored by the Rust runtime already.
 ///
 /// # Errors
@@ -29,27 +29,51 @@ pub fn ignore_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Tells whether nobody has the file open for writing, under any of its names, mappings included.
+/// Says that nobody has the file open for writing, under any of its names, mappings included, and that
+/// nobody will until this is dropped.
 ///
-/// The descriptor has to be open for reading only. The lease that answers the question is let go
-/// at once: while it is held, whoever opens the file for writing waits.
-///
-/// # Errors
-///
-/// The kernel does not say: the file is not ours and CAP_LEASE is missing (EACCES), or the
-/// filesystem has no leases (EINVAL, ENOLCK, EOPNOTSUPP).
-pub fn lease_is_free(file: BorrowedFd<'_>) -> io::Result<bool> {
-    let set = |lease: libc::c_int| {
-        // SAFETY: the descriptor is open for the whole call, and F_SETLEASE takes an int.
-        match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
+/// To be held for a moment: whoever opens the file for writing waits meanwhile.
+#[derive(Debug)]
+pub struct Lease<'a>(BorrowedFd<'a>);
+
+impl<'a> Lease<'a> {
+    /// Takes the lease; `None` where somebody has the file open for writing. The descriptor has to be
+    /// open for reading only.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not say: the file is not ours and CAP_LEASE is missing (EACCES), or the
+    /// filesystem has no leases (EINVAL, ENOLCK, EOPNOTSUPP).
+    pub fn take(file: BorrowedFd<'a>) -> io::Result<Option<Self>> {
+        match set_lease(file, libc::F_RDLCK) {
+            Ok(()) => Ok(Some(Lease(file))),
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(None),
+            Err(error) => Err(error),
         }
-    };
-    match set(libc::F_RDLCK) {
-        Ok(()) => set(libc::F_UNLCK).map(|()| true),
-        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
-        Err(error) => Err(error),
+    }
+}
+
+impl Lease<'_> {
+    /// Lets go, and tells whether it was held until now: the kernel takes back what is held for too long
+    /// while a writer waits (`/proc/sys/fs/lease-break-time`, in seconds).
+    pub fn end(self) -> bool {
+        let held = set_lease(self.0, libc::F_UNLCK).is_ok();
+        std::mem::forget(self);
+        held
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let _ = set_lease(self.0, libc::F_UNLCK);
+    }
+}
+
+fn set_lease(file: BorrowedFd<'_>, lease: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open for the whole call, and F_SETLEASE takes an int.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 

@@ -82,6 +82,8 @@ impl Stage {
         unsynced: &mut Unsynced,
         beat: &Beat,
     ) -> Result<(), Error> {
+        // Where the lock has gone another one may have archived them, and synced what it wrote.
+        self.lead.check_lock()?;
         for request in &group {
             self.archive_one(request, beat)?;
             if let Some(name) = &request.archived_as {
@@ -104,8 +106,6 @@ impl Stage {
     }
 
     fn archive_one(&self, request: &archive::Request, beat: &Beat) -> Result<(), Error> {
-        // Where the lock has gone another one may have archived it, and synced what it wrote.
-        self.lead.check_lock()?;
         let mut failed = false;
         while let Err(error) = archive::archive(&self.spool, request) {
             if !failed {
@@ -117,6 +117,7 @@ impl Stage {
                 self.spool.sync_archive().map_err(Error::Spool)?;
             }
             let _ = beat.idle(|| after(RETRY).recv());
+            self.lead.check_lock()?;
         }
         Ok(())
     }

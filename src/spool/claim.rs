@@ -12,7 +12,7 @@ use crate::model::{FileKind, FileName, Fingerprint, Sighting, derived};
 use crate::settle::{Peek, Writers};
 use crate::spool::look::sighting;
 use crate::spool::{Directory, Error, Inbox, Spool};
-use crate::sys;
+use crate::sys::Lease;
 
 /// No intent is shorter: below this a file is read to tell blank ones from half ones.
 const SHORTEST_INTENT: usize = 64;
@@ -204,22 +204,25 @@ impl Spool {
                 Err(source) => return Err(read(source.into())),
             },
         };
+        // Nobody can open it by its old name any more, but a descriptor from before may be opened
+        // anew, and stores to a mapping in memory show nowhere: the lease keeps both out until it ends.
+        let asks = leases && !fault::is_mutant("settle.writers");
+        let lease = match asks.then(|| Lease::take(fd.as_fd())) {
+            Some(Ok(None)) => return Ok(Content::Unsettled),
+            Some(Ok(lease)) => lease,
+            // The looks before and after the reading are all that there is.
+            Some(Err(_)) | None => None,
+        };
         // What was seen right after the rename: a change since then shows as well as one while we read.
         let before = claim.print;
-        // Nobody can open it by its old name any more, but a descriptor from before may be opened
-        // anew. Asked after the first look, so that no write can be under way that the second one
-        // does not show; and again at the end, since stores to a mapping in memory show nowhere.
-        let is_written = || leases && writers_of(fd) == Writers::Some;
-        if is_written() {
-            return Ok(Content::Unsettled);
-        }
         if before.len > size_max {
             return Ok(Content::TooLarge);
         }
         let bytes =
             fault::step("claim.read", || read_whole(fd, before.len as usize)).map_err(read)?;
         let after = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
-        if before != after || bytes.len() as u64 != before.len || is_written() {
+        let is_alone = lease.is_none_or(Lease::end);
+        if before != after || bytes.len() as u64 != before.len || !is_alone {
             return Ok(Content::Unsettled);
         }
         Ok(Content::Whole(bytes))
@@ -236,7 +239,7 @@ pub fn leases_work_in(directory: &File) -> bool {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let probe = rustix::fs::openat(directory, c".", flags, Mode::RUSR | Mode::WUSR);
     // Our own probe is open for writing, so "somebody writes" is the answer that shows it works.
-    probe.is_ok_and(|fd| sys::lease_is_free(fd.as_fd()).is_ok())
+    probe.is_ok_and(|fd| Lease::take(fd.as_fd()).is_ok())
 }
 
 /// The epoch and number that a name in `work/` begins with; `None` for what is no claim.
@@ -280,9 +283,9 @@ fn writers_of(fd: &File) -> Writers {
     if fault::is_mutant("settle.writers") {
         return Writers::None;
     }
-    match sys::lease_is_free(fd.as_fd()) {
-        Ok(true) => Writers::None,
-        Ok(false) => Writers::Some,
+    match Lease::take(fd.as_fd()) {
+        Ok(Some(_lease)) => Writers::None,
+        Ok(None) => Writers::Some,
         Err(_) => Writers::Unknown,
     }
 }
