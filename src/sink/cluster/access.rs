@@ -41,7 +41,6 @@ const WATCHED_BYTES_MAX: usize = 64 << 20;
 pub type Caller = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
 
 /// What it takes to call a server.
-#[derive(Clone)]
 pub struct Clients {
     /// For requests and their whole answers.
     pub caller: Caller,

@@ -10,7 +10,7 @@ use kube::client::{AuthError, Body};
 use serde::de::DeserializeOwned;
 use tower::{BoxError, ServiceExt};
 
-use crate::sink::cluster::access::{Caller, auth_words};
+use crate::sink::cluster::access::{Clients, auth_words};
 use crate::sink::cluster::trouble::{Refusal, Trouble, innermost};
 
 /// Most of an answer that is read. The largest that is wanted is a package of Porch: 6 MiB of texts
@@ -87,10 +87,10 @@ impl Reply {
 }
 
 /// Sends a request and reads the whole answer.
-pub async fn send(caller: Caller, call: &Call<'_>, due: Instant) -> Result<Reply, Trouble> {
+pub async fn send(clients: &Clients, call: &Call<'_>, due: Instant) -> Result<Reply, Trouble> {
     let request = call.request().map_err(|error| Trouble::lost(error.to_string()))?;
     let whole = async {
-        let response = caller.oneshot(request).await.map_err(unsent)?;
+        let response = clients.caller.clone().oneshot(request).await.map_err(unsent)?;
         read(response).await
     };
     tokio::time::timeout_at(due.into(), whole)

@@ -123,7 +123,7 @@ pub struct Cluster {
 #[derive(Default)]
 struct Slot {
     made: u64,
-    kept: Option<Clients>,
+    kept: Option<Arc<Clients>>,
 }
 
 impl fmt::Debug for Cluster {
@@ -160,11 +160,11 @@ impl Cluster {
     /// knows whether the call had an effect.
     pub async fn call(&self, call: &Call<'_>, due: Instant) -> Result<Reply, Trouble> {
         let (clients, made) = self.clients(due).await?;
-        match call::send(clients.caller, call, due).await {
+        match call::send(&clients, call, due).await {
             Err(Trouble::Refused(refusal)) if refusal.status == 401 => {
                 self.forget(made);
                 let (clients, _) = self.clients(due).await?;
-                call::send(clients.caller, call, due).await
+                call::send(&clients, call, due).await
             }
             Err(trouble @ Trouble::Lost { .. }) => {
                 // The files may say something else by now: a new certificate, a new address.
@@ -182,10 +182,10 @@ impl Cluster {
     /// The credentials cannot be read, or not until `due`.
     pub async fn watching(&self, due: Instant) -> Result<(kube::Client, u64), Trouble> {
         let (clients, made) = self.clients(due).await?;
-        Ok((clients.watcher, made))
+        Ok((clients.watcher.clone(), made))
     }
 
-    async fn clients(&self, due: Instant) -> Result<(Clients, u64), Trouble> {
+    async fn clients(&self, due: Instant) -> Result<(Arc<Clients>, u64), Trouble> {
         if let Some(kept) = self.kept() {
             return Ok(kept);
         }
@@ -195,13 +195,13 @@ impl Cluster {
         })
     }
 
-    fn kept(&self) -> Option<(Clients, u64)> {
+    fn kept(&self) -> Option<(Arc<Clients>, u64)> {
         let slot = self.lock();
         slot.kept.clone().map(|kept| (kept, slot.made))
     }
 
     /// Makes the clients on a thread of its own: a credential plugin is waited for there.
-    async fn made(&self) -> Result<(Clients, u64), Trouble> {
+    async fn made(&self) -> Result<(Arc<Clients>, u64), Trouble> {
         let turn = Arc::clone(&self.reading).lock_owned().await;
         if let Some(kept) = self.kept() {
             return Ok(kept);
@@ -212,10 +212,10 @@ impl Cluster {
         // They are kept also where nobody waits any more.
         let read = move || {
             let _turn = turn;
-            let fresh = background.block_on(access::clients(&access))?;
+            let fresh = Arc::new(background.block_on(access::clients(&access))?);
             let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
             slot.made += 1;
-            slot.kept = Some(fresh.clone());
+            slot.kept = Some(Arc::clone(&fresh));
             Ok((fresh, slot.made))
         };
         self.runtimes.background.spawn_blocking(read).await.unwrap_or_else(|_| {

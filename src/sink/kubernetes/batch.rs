@@ -180,7 +180,11 @@ impl<'a> Batch<'a> {
         // Before the write, so that nothing that the watch shows of it is missed.
         self.keep(place, delivery);
         for tried in 1.. {
-            self.context.fence.check()?;
+            // The first is made on what was read before the lead was last confirmed, and the server
+            // takes it on nothing newer; whatever is read from here on may be a later leader's.
+            if tried > 1 || matches!(decision, Decision::RaiseFloor { .. }) {
+                self.context.fence.check()?;
+            }
             let answered = self.put(delivery, &found, &decision, deadline).await;
             match answered {
                 Ok(stored) => return Ok(Ok((accepted(stored, &decision), false))),
