@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use tokio::sync::oneshot;
 
 use crate::ledger::Progress;
 use crate::limits::{DELIVERY_MAX, WAKES_MAX};
@@ -13,7 +14,7 @@ use crate::model::Seq;
 use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::{Error, Lead, ToLedger};
 use crate::processor::{Answered, Job};
-use crate::sink::{Context, Delivery, Fatal, Journal, Sink, Step, Waker};
+use crate::sink::{Context, Delivery, Fatal, Journal, Keeping, Sink, Step, Waker};
 
 /// What a sink's thread tells the desk.
 #[derive(Debug)]
@@ -82,7 +83,7 @@ impl Stage {
             sink: &name,
             jobs: jobs.iter().map(|job| (job.seq, job)).collect(),
             to_ledger: &self.to_ledger,
-            kept: RefCell::default(),
+            begun: RefCell::default(),
         };
         let deadline = Instant::now() + DELIVERY_MAX;
         let context = Context { fence: &*self.lead, journal: &journal, waker, deadline };
@@ -91,7 +92,7 @@ impl Stage {
             .deliver(&batch, &context)
             .map_err(|source| Error::Sink { sink: name.clone(), source })?;
         let answers = jobs.iter().map(|job| job.seq).zip(answers).collect();
-        Ok(Answered { lane: self.lane, answers, steps: journal.kept.take() })
+        Ok(Answered { lane: self.lane, answers, steps: journal.begun.take() })
     }
 }
 
@@ -100,13 +101,13 @@ struct LedgerJournal<'a> {
     sink: &'a str,
     jobs: HashMap<Seq, &'a Job>,
     to_ledger: &'a Sender<ToLedger>,
-    /// The newest step of each intent that is in the ledger now.
-    kept: RefCell<HashMap<Seq, Step>>,
+    /// The newest step of each intent that was given to the ledger, which keeps it or ends the process.
+    begun: RefCell<HashMap<Seq, Step>>,
 }
 
 impl Journal for LedgerJournal<'_> {
-    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
-        let Some((first, _)) = steps.first() else { return Ok(()) };
+    fn begin(&self, steps: &[(Seq, Step)]) -> Result<Keeping, Fatal> {
+        let seq = steps.first().map_or(Seq(0), |(seq, _)| *seq);
         let progress = |(seq, step): &(Seq, Step)| {
             let job = self.jobs.get(seq);
             Progress {
@@ -118,18 +119,13 @@ impl Journal for LedgerJournal<'_> {
                 receipt: None,
             }
         };
-        let (durable, waits) = bounded(1);
-        let lost = |source: Box<dyn std::error::Error + Send + Sync>| Fatal::Journal {
-            seq: *first,
-            source,
-        };
+        let (told, durable) = oneshot::channel();
         // One message is one commit, however many steps there are.
         self.to_ledger
-            .send(ToLedger::Steps(steps.iter().map(progress).collect(), durable))
-            .map_err(|_| lost("the ledger's thread has ended".into()))?;
-        waits.recv().map_err(|error| lost(error.into()))?;
-        self.kept.borrow_mut().extend(steps.iter().cloned());
-        Ok(())
+            .send(ToLedger::Steps(steps.iter().map(progress).collect(), told))
+            .map_err(|_| Fatal::Journal { seq, source: "the ledger's thread has ended".into() })?;
+        self.begun.borrow_mut().extend(steps.iter().cloned());
+        Ok(Keeping { seq, durable })
     }
 }
 
@@ -140,9 +136,9 @@ mod tests {
     #[test]
     fn steps_that_are_kept_together_are_one_message_to_the_ledger() {
         let (to_ledger, from) = bounded(8);
-        let kept = RefCell::default();
+        let begun = RefCell::default();
         let journal =
-            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, kept };
+            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, begun };
         let step = |text: &str| Step(text.to_owned());
         let steps = [(Seq(1), step("a")), (Seq(2), step("b")), (Seq(1), step("c"))];
         std::thread::scope(|scope| {
@@ -162,18 +158,18 @@ mod tests {
         });
         journal.record_all(&[]).expect("nothing to keep is kept without the ledger");
         let newest = HashMap::from([(Seq(1), step("c")), (Seq(2), step("b"))]);
-        assert_eq!(journal.kept.take(), newest, "handed back with the answers");
+        assert_eq!(journal.begun.take(), newest, "handed back with the answers");
     }
 
     #[test]
     fn a_step_that_the_ledger_did_not_keep_is_not_handed_back() {
         let (to_ledger, from) = bounded(8);
-        let kept = RefCell::default();
+        let begun = RefCell::default();
         let journal =
-            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, kept };
+            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, begun };
         drop(from);
         let lost = journal.record(Seq(7), &Step("a".to_owned()));
         assert!(matches!(lost, Err(Fatal::Journal { seq: Seq(7), .. })), "{lost:?}");
-        assert!(journal.kept.take().is_empty());
+        assert!(journal.begun.take().is_empty());
     }
 }

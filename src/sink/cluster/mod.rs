@@ -331,8 +331,7 @@ mod tests {
         let (came, has_come) = crossbeam_channel::bounded(0);
         let server = thread::spawn(move || {
             let mut held = Vec::new();
-            let mut streams = listener.incoming().map(Result::unwrap);
-            while let Some(stream) = streams.next() {
+            for stream in listener.incoming().map(Result::unwrap) {
                 match request(&stream).as_str() {
                     "/held" => {
                         held.push(stream);
