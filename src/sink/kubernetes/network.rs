@@ -73,7 +73,7 @@ async fn create(work: &Batch<'_>, delivery: &Delivery<'_>) -> Result<Confirmatio
         Ok(stored) => (stored, false),
         Err(Trouble::Refused(refusal)) if refusal.reason == "AlreadyExists" => {
             let there: NetworkIntent =
-                site.read(&address, &format!("read {location}"), deadline).await?;
+                site.read(&address, || format!("read {location}"), deadline).await?;
             if !is_same(&there, &wanted) {
                 return Err(other(&location));
             }
