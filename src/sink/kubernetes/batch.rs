@@ -224,7 +224,9 @@ impl<'a> Batch<'a> {
             return Ok(Err(fault));
         }
         // Before the write, so that nothing that the watch shows of it is missed.
-        self.keep(place, delivery);
+        if self.site.settings.delivered != Confirmed::Accepted {
+            self.keep(place, delivery);
+        }
         for tried in 1.. {
             // The first is made on what was read before the lead was last confirmed, and the server
             // takes it on nothing newer; whatever is read from here on may be a later leader's.
