@@ -96,6 +96,10 @@ const MUTANTS: &[Mutant] = &[
     ),
 ];
 
+/// Runs that have to show nothing before a breakage counts as not caught: a thread that does not have it
+/// may be the first to notice, and ends the process before it shows.
+const TRIES: usize = 4;
+
 pub fn rows() -> Vec<Row> {
     vec![Row { id: "all", what: "each breakage of the protocol is caught", run: all }]
 }
@@ -109,12 +113,18 @@ fn all(_: &Options) -> Tally {
             continue;
         }
         tally.add(control, &format!("control of {name}"));
-        let found = harness(&format!("{name}=skip"));
         tally.fired += 1;
-        tally.acked += found.acked;
-        match found.violations.iter().find(|text| text.contains(said)) {
+        let mut seen = Vec::new();
+        let caught = (0..TRIES).find_map(|_| {
+            let found = harness(&format!("{name}=skip"));
+            tally.acked += found.acked;
+            let caught = found.violations.iter().find(|text| text.contains(said)).cloned();
+            seen.extend(found.violations);
+            caught
+        });
+        match caught {
             Some(violation) => tally.notes.push(format!("{name} ({what}): caught, {violation}")),
-            None => tally.violation(format!("{name} ({what}) survives: {:?}", found.violations)),
+            None => tally.violation(format!("{name} ({what}) survives: {seen:?}")),
         }
     }
     tally
