@@ -42,7 +42,7 @@ impl FileName {
                 _ => '_',
             })
             .collect();
-        let safe = mapped.replace("..", "_");
+        let safe = if mapped.contains("..") { mapped.replace("..", "_") } else { mapped };
         if safe == "." || safe.is_empty() { "_".to_owned() } else { safe }
     }
 }

@@ -67,8 +67,8 @@ pub fn archive(spool: &Spool, request: &Request) -> Result<(), Error> {
     let (Some(claim), Some(archived_as)) = (&request.claim, &request.archived_as) else {
         return Ok(());
     };
-    let spare = derived(&format!("{}.", record.seq), record.file.safe().as_bytes(), "");
-    if let Archived::Elsewhere(name) = spool.archive(claim, shelf, archived_as, &spare)?
+    let spare = || derived(&format!("{}.", record.seq), record.file.safe().as_bytes(), "");
+    if let Archived::Elsewhere(name) = spool.archive(claim, shelf, archived_as, spare)?
         && shelf == Shelf::Failed
     {
         // Somebody's file took the planned name since: the reason follows the document.

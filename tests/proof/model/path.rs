@@ -329,7 +329,7 @@ fn archive_step(leader: &mut Leader, world: &mut World, mut request: archive::Re
                 Err(Refused::Taken) => {
                     match world.disk.rename(&work, (dir(shelf), spare.clone()), ns) {
                         Ok(_) => {
-                            leader.names.used(shelf, &planned);
+                            leader.names.used(shelf, [&planned[..]]);
                             request.archived_as = Some(spare);
                             3
                         }
@@ -353,7 +353,7 @@ fn archive_step(leader: &mut Leader, world: &mut World, mut request: archive::Re
         leader.shelf.current = Some((request, next));
         return;
     }
-    leader.names.used(shelf, &planned);
+    leader.names.used(shelf, [&planned[..]]);
     world.log.acked.entry(request.record.seq).or_insert(request.record.outcome);
     leader.shelf.unsynced.push(request.record.seq);
     leader.shelf.since.get_or_insert(world.now);
