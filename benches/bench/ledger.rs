@@ -115,7 +115,7 @@ fn acceptance(schema: &Schema, index: usize) -> Acceptance {
         verdict: Verdict::Admitted {
             intent: IntentSummary::from(&intent),
             source: intent.source.map(|source| source.as_str().to_owned()),
-            document,
+            document: document.into(),
         },
     }
 }

@@ -51,7 +51,7 @@ pub fn insert_intent(
 ) -> rusqlite::Result<()> {
     let (document, intent, source) = match &acceptance.verdict {
         Verdict::Admitted { document, intent, source } => {
-            (Some(document.as_slice()), Some(json(intent)), source.as_deref())
+            (Some(&**document), Some(json(intent)), source.as_deref())
         }
         Verdict::Rejected { .. } => (None, None, None),
     };

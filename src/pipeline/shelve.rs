@@ -43,7 +43,7 @@ pub struct Stage {
     pub lead: Arc<Lead>,
     pub to_ledger: Sender<ToLedger>,
     /// Gets the final records; its reader drains it.
-    pub records: Option<Sender<Vec<Record>>>,
+    pub records: Option<Sender<Vec<Box<Record>>>>,
 }
 
 impl Stage {

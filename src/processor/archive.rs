@@ -11,7 +11,7 @@ use crate::spool::{Archived, Error, Shelf, Spool};
 #[derive(Debug)]
 pub struct Request {
     /// The final record.
-    pub record: Record,
+    pub record: Box<Record>,
     /// The name in `work/`; absent for an operand of `batch`.
     pub claim: Option<Vec<u8>>,
     /// The name to be archived under, as the ledger has it.
@@ -125,13 +125,14 @@ fn status_name(record: &Record) -> Vec<u8> {
 
 /// The request that ends an intent: its pending record completed by what the ledger has.
 pub fn request(
-    record: Record,
+    mut record: Box<Record>,
     claim: Option<Vec<u8>>,
-    finished: &Finished,
+    mut finished: Finished,
     token: Token,
 ) -> Request {
-    let record = crate::processor::item::complete(record, finished);
-    Request { record, claim, archived_as: finished.archived_as.clone(), token }
+    let archived_as = finished.archived_as.take();
+    crate::processor::item::complete(&mut record, finished);
+    Request { record, claim, archived_as, token }
 }
 
 fn reason_name(archived_as: &[u8]) -> Vec<u8> {

@@ -11,7 +11,7 @@ use crate::processor::Token;
 #[derive(Debug)]
 pub struct Item {
     /// Its record so far, with the outcome pending.
-    pub record: Record,
+    pub record: Box<Record>,
     /// The name in `work/`; absent for an operand of `batch`.
     pub claim: Option<Vec<u8>>,
     pub intent: Arc<Intent>,
@@ -37,15 +37,14 @@ pub struct Job {
     pub spent_ms: u64,
 }
 
-/// The record that the pending `record` becomes.
-pub fn complete(mut record: Record, finished: &Finished) -> Record {
+/// Completes the pending `record`.
+pub fn complete(record: &mut Record, finished: Finished) {
+    record.end_to_end_seconds = Some(finished.finished_at.seconds_since(record.received_at));
     record.finished_at = Some(finished.finished_at);
     record.outcome = finished.outcome;
     record.code = Some(finished.code);
-    record.message = Some(finished.message.clone());
+    record.message = Some(finished.message);
     record.superseded_by = finished.superseded_by;
-    record.violations = finished.violations.clone();
-    record.receipts = finished.receipts.clone();
-    record.end_to_end_seconds = Some(finished.finished_at.seconds_since(record.received_at));
-    record
+    record.violations = finished.violations;
+    record.receipts = finished.receipts;
 }

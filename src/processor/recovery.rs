@@ -55,12 +55,12 @@ pub fn resumed(open: OpenIntent, window: &Window) -> Result<Option<Item>, Error>
         document: document.into(),
         progress: open.progress,
         resumed: true,
-        record: open.record,
+        record: Box::new(open.record),
     }))
 }
 
 /// The last step of an intent that an earlier leader finished; `None` if it is not finished.
 pub fn repeated(open: OpenIntent, window: &Window) -> Option<archive::Request> {
     let finished = open.finished?;
-    Some(archive::request(open.record, open.claim, &finished, window.force(0)))
+    Some(archive::request(Box::new(open.record), open.claim, finished, window.force(0)))
 }

@@ -92,7 +92,7 @@ impl Bench {
             earlier: Vec::new(),
         };
         Item {
-            record,
+            record: Box::new(record),
             claim: None,
             intent: Arc::new(intent),
             token: self.window.force(document.len()),

@@ -68,7 +68,7 @@ impl Ledger {
                         target: intent.target.clone(),
                     });
                     record.intent = Some(intent.clone());
-                    document = Some(bytes.clone());
+                    document = Some(bytes.to_vec());
                 }
                 Verdict::Rejected { rejection, archive } => {
                     let at = acceptance.received_at;

@@ -223,7 +223,7 @@ fn ending(leader: &mut Leader, world: &World, ended: Ended) -> Ending {
     let taken = |name: &[u8]| world.disk.at(&(dir(shelf), name.to_vec())).is_some();
     finished.archived_as = Some(leader.names.plan(shelf, &record.file, taken).name(record.seq));
     let seq = record.seq;
-    let mut request = Some(archive::request(record, claim, &finished, token));
+    let mut request = Some(archive::request(record, claim, finished.clone(), token));
     if world.is(Mutant::ArchiveBeforeCommit) {
         leader.to_shelf.extend(request.take());
     }
