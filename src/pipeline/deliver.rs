@@ -1,7 +1,6 @@
 //! A sink's own threads: it may be slow, and holds up nobody but its own queue.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::ledger::Progress;
 use crate::limits::{DELIVERY_MAX, WAKES_MAX};
-use crate::model::Seq;
+use crate::model::{Seq, SeqMap};
 use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::{Error, Lead, ToLedger};
 use crate::processor::{Answered, Job};
@@ -80,7 +79,7 @@ impl Stage {
         let batch: Vec<Delivery<'_>> = all.collect();
         let journal = LedgerJournal {
             sink: &name,
-            jobs: jobs.iter().map(|job| (job.seq, job)).collect(),
+            jobs,
             to_ledger: &self.to_ledger,
             kept: RefCell::default(),
         };
@@ -98,17 +97,18 @@ impl Stage {
 /// Keeps steps in the ledger, through the thread that owns it.
 struct LedgerJournal<'a> {
     sink: &'a str,
-    jobs: HashMap<Seq, &'a Job>,
+    jobs: &'a [Job],
     to_ledger: &'a Sender<ToLedger>,
     /// The newest step of each intent that is in the ledger now.
-    kept: RefCell<HashMap<Seq, Step>>,
+    kept: RefCell<SeqMap<Step>>,
 }
 
 impl Journal for LedgerJournal<'_> {
     fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
         let Some((first, _)) = steps.first() else { return Ok(()) };
+        let jobs: SeqMap<&Job> = self.jobs.iter().map(|job| (job.seq, job)).collect();
         let progress = |(seq, step): &(Seq, Step)| {
-            let job = self.jobs.get(seq);
+            let job = jobs.get(seq);
             Progress {
                 seq: *seq,
                 sink: self.sink.to_owned(),
@@ -142,7 +142,7 @@ mod tests {
         let (to_ledger, from) = bounded(8);
         let kept = RefCell::default();
         let journal =
-            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, kept };
+            LedgerJournal { sink: "git", jobs: &[], to_ledger: &to_ledger, kept };
         let step = |text: &str| Step(text.to_owned());
         let steps = [(Seq(1), step("a")), (Seq(2), step("b")), (Seq(1), step("c"))];
         std::thread::scope(|scope| {
@@ -161,7 +161,7 @@ mod tests {
             assert!(alone);
         });
         journal.record_all(&[]).expect("nothing to keep is kept without the ledger");
-        let newest = HashMap::from([(Seq(1), step("c")), (Seq(2), step("b"))]);
+        let newest = SeqMap::from_iter([(Seq(1), step("c")), (Seq(2), step("b"))]);
         assert_eq!(journal.kept.take(), newest, "handed back with the answers");
     }
 
@@ -170,7 +170,7 @@ mod tests {
         let (to_ledger, from) = bounded(8);
         let kept = RefCell::default();
         let journal =
-            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, kept };
+            LedgerJournal { sink: "git", jobs: &[], to_ledger: &to_ledger, kept };
         drop(from);
         let lost = journal.record(Seq(7), &Step("a".to_owned()));
         assert!(matches!(lost, Err(Fatal::Journal { seq: Seq(7), .. })), "{lost:?}");

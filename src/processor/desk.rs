@@ -7,7 +7,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use crate::batch::Room;
 use crate::breaker::{self, Turn};
 use crate::compose::{self, Package, compose};
 use crate::ledger::{Finished, Progress};
-use crate::model::{Code, Digest, Outcome, Receipt, Rejection, Seq, TargetKey, Timestamp};
+use crate::model::{Code, Digest, Outcome, Receipt, Rejection, Seq, SeqMap, TargetKey, Timestamp};
 use crate::processor::item::{Item, Job};
 use crate::processor::lane::{Answered, Capacity, Lane};
 use crate::retry;
@@ -58,14 +57,14 @@ pub struct Ended {
 #[derive(Debug)]
 pub struct Desk {
     sequence: Sequence,
-    waiting: HashMap<Seq, Item>,
-    flights: HashMap<Seq, Flight>,
+    waiting: SeqMap<Item>,
+    flights: SeqMap<Flight>,
     lanes: Vec<Lane>,
     ended: Vec<End>,
     progress: Vec<Progress>,
     turned: Vec<Turned>,
     /// Ended and handed out, not yet committed: the target waits for it.
-    ending: HashMap<Seq, Ending>,
+    ending: SeqMap<Ending>,
 }
 
 #[derive(Debug)]
@@ -139,13 +138,13 @@ impl Desk {
     pub fn new(sinks: impl IntoIterator<Item = Capacity>) -> Self {
         Desk {
             sequence: Sequence::default(),
-            waiting: HashMap::new(),
-            flights: HashMap::new(),
+            waiting: SeqMap::default(),
+            flights: SeqMap::default(),
             lanes: sinks.into_iter().map(Lane::new).collect(),
             ended: Vec::new(),
             progress: Vec::new(),
             turned: Vec::new(),
-            ending: HashMap::new(),
+            ending: SeqMap::default(),
         }
     }
 
@@ -381,7 +380,7 @@ impl Desk {
             self.start(seq, settings, now);
         }
         let (at, flights) = (&self.lanes[lane], &self.flights);
-        let left: HashMap<Seq, Duration> = flights
+        let left: SeqMap<Duration> = flights
             .iter()
             .filter_map(|(seq, flight)| match &flight.states[lane] {
                 State::Underway { clock, .. } => {
