@@ -1,6 +1,6 @@
 //! The rows of `deliveries` and `targets`: how far each sink is, and what it last held.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Statement, params};
 
 use crate::ledger::entry::Progress;
 use crate::ledger::row::{json, parsed, sum};
@@ -30,27 +30,31 @@ pub fn write_progress(connection: &Connection, progress: &Progress) -> rusqlite:
     Ok(written.saturating_sub(replaced))
 }
 
+/// Writes rows of `targets`; taken from the cache once for all of a commit.
+pub fn targets(connection: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+    connection.prepare_cached(
+        "INSERT OR REPLACE INTO targets (sink, intent_type, namespace, target, seq, digest, \
+         sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )
+}
+
+/// Writes one row by [`targets`].
 pub fn write_target(
-    connection: &Connection,
+    targets: &mut Statement<'_>,
     seq: Seq,
     sink: &str,
     key: &TargetKey,
     digest: &Digest,
 ) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT OR REPLACE INTO targets (sink, intent_type, namespace, target, seq, digest, \
-             sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            sink,
-            key.intent_type.as_str(),
-            key.namespace,
-            key.target,
-            seq.0,
-            digest.as_bytes(),
-            target_sum(sink, key, seq, digest.as_bytes()),
-        ])?;
+    targets.execute(params![
+        sink,
+        key.intent_type.as_str(),
+        key.namespace,
+        key.target,
+        seq.0,
+        digest.as_bytes(),
+        target_sum(sink, key, seq, digest.as_bytes()),
+    ])?;
     Ok(())
 }
 

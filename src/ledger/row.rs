@@ -1,6 +1,6 @@
 //! The rows of `meta`, `intents` and `outcomes`, each with its digest.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Statement, params};
 
 use crate::ledger::entry::{Acceptance, Finished, OpenIntent, Verdict};
 use crate::ledger::{Error, failed};
@@ -43,8 +43,17 @@ pub const OUTCOME_COLUMNS: &str = "o.outcome, o.code, o.message, o.superseded_by
 /// How many columns these are together.
 pub const COLUMNS: usize = 20;
 
+/// Inserts rows of `intents`; taken from the cache once for all of a commit.
+pub fn intents(connection: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+    connection.prepare_cached(
+        "INSERT INTO intents (seq, epoch, mode, received_at, file, claim, digest, source, intent, \
+         document, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )
+}
+
+/// Inserts one row by [`intents`].
 pub fn insert_intent(
-    connection: &Connection,
+    intents: &mut Statement<'_>,
     seq: Seq,
     epoch: u64,
     acceptance: &Acceptance,
@@ -56,11 +65,7 @@ pub fn insert_intent(
         Verdict::Rejected { .. } => (None, None, None),
     };
     let digest = acceptance.digest.map(|digest| *digest.as_bytes());
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO intents (seq, epoch, mode, received_at, file, claim, digest, source, intent, \
-         document, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?;
-    insert.execute(params![
+    intents.execute(params![
         seq.0,
         epoch,
         acceptance.mode.as_str(),
@@ -84,46 +89,49 @@ pub fn insert_intent(
             document.unwrap_or_default(),
         ]),
     ])?;
-    connection.prepare_cached("INSERT INTO open (seq) VALUES (?1)")?.execute([seq.0])?;
     Ok(())
 }
 
+/// Inserts rows of `outcomes`; taken from the cache once for all of a commit.
+pub fn outcomes(connection: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+    connection.prepare_cached(
+        "INSERT INTO outcomes (seq, outcome, code, message, superseded_by, finished_at, \
+         archived_as, violations, receipts, sum) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )
+}
+
+/// Inserts one row by [`outcomes`].
 pub fn insert_outcome(
-    connection: &Connection,
+    outcomes: &mut Statement<'_>,
     seq: Seq,
     finished: &Finished,
 ) -> rusqlite::Result<()> {
     let violations = json(&finished.violations);
     let receipts = json(&finished.receipts);
     let superseded_by = finished.superseded_by.map(|seq| seq.0);
-    connection
-        .prepare_cached(
-            "INSERT INTO outcomes (seq, outcome, code, message, superseded_by, finished_at, \
-             archived_as, violations, receipts, sum) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?
-        .execute(params![
-            seq.0,
-            finished.outcome.as_str(),
-            finished.code.as_str(),
-            finished.message,
-            superseded_by,
-            finished.finished_at.unix_ms,
-            finished.archived_as,
-            violations,
-            receipts,
-            sum(&[
-                &seq.0.to_le_bytes(),
-                finished.outcome.as_str().as_bytes(),
-                finished.code.as_str().as_bytes(),
-                finished.message.as_bytes(),
-                &superseded_by.unwrap_or_default().to_le_bytes(),
-                &finished.finished_at.unix_ms.to_le_bytes(),
-                finished.archived_as.as_deref().unwrap_or_default(),
-                violations.as_bytes(),
-                receipts.as_bytes(),
-            ]),
-        ])?;
+    outcomes.execute(params![
+        seq.0,
+        finished.outcome.as_str(),
+        finished.code.as_str(),
+        finished.message,
+        superseded_by,
+        finished.finished_at.unix_ms,
+        finished.archived_as,
+        violations,
+        receipts,
+        sum(&[
+            &seq.0.to_le_bytes(),
+            finished.outcome.as_str().as_bytes(),
+            finished.code.as_str().as_bytes(),
+            finished.message.as_bytes(),
+            &superseded_by.unwrap_or_default().to_le_bytes(),
+            &finished.finished_at.unix_ms.to_le_bytes(),
+            finished.archived_as.as_deref().unwrap_or_default(),
+            violations.as_bytes(),
+            receipts.as_bytes(),
+        ]),
+    ])?;
     Ok(())
 }
 

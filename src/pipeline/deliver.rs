@@ -141,8 +141,7 @@ mod tests {
     fn steps_that_are_kept_together_are_one_message_to_the_ledger() {
         let (to_ledger, from) = bounded(8);
         let kept = RefCell::default();
-        let journal =
-            LedgerJournal { sink: "git", jobs: &[], to_ledger: &to_ledger, kept };
+        let journal = LedgerJournal { sink: "git", jobs: &[], to_ledger: &to_ledger, kept };
         let step = |text: &str| Step(text.to_owned());
         let steps = [(Seq(1), step("a")), (Seq(2), step("b")), (Seq(1), step("c"))];
         std::thread::scope(|scope| {
@@ -169,8 +168,7 @@ mod tests {
     fn a_step_that_the_ledger_did_not_keep_is_not_handed_back() {
         let (to_ledger, from) = bounded(8);
         let kept = RefCell::default();
-        let journal =
-            LedgerJournal { sink: "git", jobs: &[], to_ledger: &to_ledger, kept };
+        let journal = LedgerJournal { sink: "git", jobs: &[], to_ledger: &to_ledger, kept };
         drop(from);
         let lost = journal.record(Seq(7), &Step("a".to_owned()));
         assert!(matches!(lost, Err(Fatal::Journal { seq: Seq(7), .. })), "{lost:?}");

@@ -1,6 +1,5 @@
 //! The desk with scripted sinks: time is counted in seconds from its start.
 
-
 use super::*;
 use crate::model::{Earlier, FileName, Intent, Mode, Record};
 use crate::processor::Window;
