@@ -52,7 +52,7 @@ pub struct Finish {
     pub seq: Seq,
     pub finished: Finished,
     /// Sinks whose target now holds a package of this digest.
-    pub reached: Vec<(String, TargetKey, Digest)>,
+    pub reached: Vec<(Arc<str>, Arc<TargetKey>, Digest)>,
 }
 
 /// The final part of a record.

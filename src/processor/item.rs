@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::compose::Package;
 use crate::ledger::{Finished, Progress};
-use crate::model::{Intent, Record, Seq};
+use crate::model::{Intent, Record, Seq, TargetKey};
 use crate::processor::Token;
 
 /// An accepted intent that has not ended.
@@ -15,6 +15,8 @@ pub struct Item {
     /// The name in `work/`; absent for an operand of `batch`.
     pub claim: Option<Vec<u8>>,
     pub intent: Arc<Intent>,
+    /// What the intent acts on.
+    pub key: Arc<TargetKey>,
     pub document: Arc<[u8]>,
     /// How far each sink had come when it was read from the ledger.
     pub progress: Vec<Progress>,

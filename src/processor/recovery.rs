@@ -50,6 +50,7 @@ pub fn resumed(open: OpenIntent, window: &Window) -> Result<Option<Item>, Error>
     let intent = schema::reread(&document).map_err(damaged)?;
     Ok(Some(Item {
         claim: open.claim,
+        key: Arc::new(intent.key()),
         intent: Arc::new(intent),
         token: window.force(document.len()),
         document: document.into(),

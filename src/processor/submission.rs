@@ -89,6 +89,7 @@ impl Submission {
                 Admission::Item(Item {
                     record,
                     claim,
+                    key: Arc::new(intent.key()),
                     intent,
                     document,
                     progress: Vec::new(),

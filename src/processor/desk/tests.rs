@@ -92,6 +92,7 @@ impl Bench {
         Item {
             record: Box::new(record),
             claim: None,
+            key: Arc::new(intent.key()),
             intent: Arc::new(intent),
             token: self.window.force(document.len()),
             document: document.into(),

@@ -103,8 +103,8 @@ impl Ledger {
             return violations.push(format!("{seq} ends twice"));
         }
         for (sink, key, digest) in &finish.reached {
-            let before = self.targets.insert((sink.clone(), key.clone()), (seq, *digest));
-            let receipt = finish.finished.receipts.iter().find(|receipt| &receipt.sink == sink);
+            let before = self.targets.insert((sink.to_string(), (**key).clone()), (seq, *digest));
+            let receipt = finish.finished.receipts.iter().find(|receipt| *receipt.sink == **sink);
             let same = before.is_some_and(|(_, before)| before == *digest);
             if receipt.is_some_and(|receipt| receipt.unchanged) && !same {
                 violations.push(format!(
