@@ -1,8 +1,9 @@
 //! The rows of `deliveries` and `targets`: how far each sink is, and what it last held.
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Statement, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::ledger::entry::Progress;
+use crate::ledger::insert::Insert;
 use crate::ledger::row::{json, parsed, sum};
 use crate::ledger::{Error, failed};
 use crate::model::{Digest, Seq, TargetKey};
@@ -30,32 +31,22 @@ pub fn write_progress(connection: &Connection, progress: &Progress) -> rusqlite:
     Ok(written.saturating_sub(replaced))
 }
 
-/// Writes rows of `targets`; taken from the cache once for all of a commit.
-pub fn targets(connection: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
-    connection.prepare_cached(
-        "INSERT OR REPLACE INTO targets (sink, intent_type, namespace, target, seq, digest, \
-         sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )
-}
-
-/// Writes one row by [`targets`].
-pub fn write_target(
-    targets: &mut Statement<'_>,
-    seq: Seq,
-    sink: &str,
-    key: &TargetKey,
-    digest: &Digest,
+/// Notes what was last finished at sinks: `reached` has the intent, the sink, the target and the digest.
+pub fn write_targets(
+    connection: &Connection,
+    reached: &[(Seq, &str, &TargetKey, &Digest)],
 ) -> rusqlite::Result<()> {
-    targets.execute(params![
-        sink,
-        key.intent_type.as_str(),
-        key.namespace,
-        key.target,
-        seq.0,
-        digest.as_bytes(),
-        target_sum(sink, key, seq, digest.as_bytes()),
-    ])?;
-    Ok(())
+    let into = "INSERT OR REPLACE INTO targets (sink, intent_type, namespace, target, seq, digest, \
+                sum)";
+    Insert::new(connection, into, 7).all(reached, |(seq, sink, key, digest), values| {
+        values.give(sink)?;
+        values.give(key.intent_type.as_str())?;
+        values.give(&*key.namespace)?;
+        values.give(&*key.target)?;
+        values.give(seq.0)?;
+        values.give(digest.as_bytes())?;
+        values.give(target_sum(sink, key, *seq, digest.as_bytes()))
+    })
 }
 
 pub fn read_target(

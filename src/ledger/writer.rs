@@ -257,13 +257,26 @@ fn begin(connection: &mut Connection, ours: u64) -> Result<Transaction<'_>, Erro
 fn write(connection: &Connection, epoch: u64, changes: &Changes) -> Result<Vec<Seq>, Error> {
     let mut census = Census::read(connection)?;
     census.commits += 1;
-    let seqs = accept(connection, epoch, &changes.accept, &mut census)?;
+    let mut seqs = Vec::new();
+    if !changes.accept.is_empty() {
+        let before = census::given(connection)?;
+        seqs.extend((before.0 + 1..).map(Seq).take(changes.accept.len()));
+        let accepted: Vec<_> = seqs.iter().copied().zip(&changes.accept).collect();
+        fault::step("ledger.accept", || accept(connection, epoch, before, &accepted))
+            .map_err(failed("accept"))?;
+        for (seq, Acceptance { verdict, .. }) in accepted {
+            census.accepted(seq, matches!(verdict, Verdict::Admitted { .. }));
+        }
+    }
     for progress in &changes.progress {
         let added =
             fault::step("ledger.progress", || delivery::write_progress(connection, progress));
         census.progressed(added.map_err(failed("keep progress"))?);
     }
-    end(connection, &changes.finish, &mut census).map_err(failed("finish"))?;
+    if !changes.finish.is_empty() {
+        fault::step("ledger.finish", || end(connection, &changes.finish, &mut census))
+            .map_err(failed("finish"))?;
+    }
     if !changes.archived.is_empty() {
         let closed = fault::step("ledger.archived", || close(connection, &changes.archived));
         let (rows, sum) = closed.map_err(failed("note the archive"))?;
@@ -273,58 +286,47 @@ fn write(connection: &Connection, epoch: u64, changes: &Changes) -> Result<Vec<S
     Ok(seqs)
 }
 
-/// Gives seqs to what is accepted; what is rejected ends with it.
+/// Writes what is accepted, after the intent `before`; what is rejected ends with it.
 fn accept(
     connection: &Connection,
     epoch: u64,
-    acceptances: &[Acceptance],
-    census: &mut Census,
-) -> Result<Vec<Seq>, Error> {
-    let step = failed("accept");
-    if acceptances.is_empty() {
-        return Ok(Vec::new());
-    }
-    let before = census::given(connection)?;
-    let mut intents = row::intents(connection).map_err(&step)?;
-    let mut outcomes = row::outcomes(connection).map_err(&step)?;
-    let mut insert = |seq: Seq, acceptance: &Acceptance| {
-        row::insert_intent(&mut intents, seq, epoch, acceptance)?;
-        let Verdict::Rejected { rejection, archive } = &acceptance.verdict else { return Ok(()) };
-        let finished = Finished::rejected(seq, rejection, archive.as_ref(), acceptance.received_at);
-        row::insert_outcome(&mut outcomes, seq, &finished)
-    };
-    let mut seqs = Vec::with_capacity(acceptances.len());
-    for (seq, acceptance) in (before.0 + 1..).map(Seq).zip(acceptances) {
-        fault::step("ledger.accept", || insert(seq, acceptance)).map_err(&step)?;
-        census.accepted(seq, matches!(acceptance.verdict, Verdict::Admitted { .. }));
-        seqs.push(seq);
-    }
+    before: Seq,
+    accepted: &[(Seq, &Acceptance)],
+) -> rusqlite::Result<()> {
+    row::insert_intents(connection, epoch, accepted)?;
+    let rejected = accepted.iter().filter_map(|(seq, acceptance)| match &acceptance.verdict {
+        Verdict::Admitted { .. } => None,
+        Verdict::Rejected { rejection, archive } => {
+            let at = acceptance.received_at;
+            Some((*seq, Finished::rejected(*seq, rejection, archive.as_ref(), at)))
+        }
+    });
+    let rejected: Vec<(Seq, Finished)> = rejected.collect();
+    let ended: Vec<_> = rejected.iter().map(|(seq, finished)| (*seq, finished)).collect();
+    row::insert_outcomes(connection, &ended)?;
     // One statement for all: they are the end of `intents`.
     connection
-        .prepare_cached("INSERT INTO open (seq) SELECT seq FROM intents WHERE seq > ?1")
-        .and_then(|mut open| open.execute([before.0]))
-        .map_err(&step)?;
-    Ok(seqs)
+        .prepare_cached("INSERT INTO open (seq) SELECT seq FROM intents WHERE seq > ?1")?
+        .execute([before.0])?;
+    Ok(())
 }
 
 /// Ends intents; what was kept of their deliveries goes.
 fn end(connection: &Connection, finishes: &[Finish], census: &mut Census) -> rusqlite::Result<()> {
-    if finishes.is_empty() {
-        return Ok(());
+    let ended: Vec<_> = finishes.iter().map(|finish| (finish.seq, &finish.finished)).collect();
+    row::insert_outcomes(connection, &ended)?;
+    let mut reached = Vec::with_capacity(finishes.len());
+    for finish in finishes {
+        for (sink, key, digest) in &finish.reached {
+            reached.push((finish.seq, &**sink, &**key, digest));
+        }
     }
-    let mut outcomes = row::outcomes(connection)?;
-    let mut targets = delivery::targets(connection)?;
+    delivery::write_targets(connection, &reached)?;
     let mut deliveries = connection.prepare_cached("DELETE FROM deliveries WHERE seq = ?1")?;
-    for Finish { seq, finished, reached } in finishes {
-        let removed = fault::step("ledger.finish", || {
-            row::insert_outcome(&mut outcomes, *seq, finished)?;
-            for (sink, key, digest) in reached {
-                delivery::write_target(&mut targets, *seq, sink, key, digest)?;
-            }
-            // As a rule nothing was kept of anything, and the count says so.
-            if census.has_deliveries() { deliveries.execute([seq.0]) } else { Ok(0) }
-        });
-        census.finished(*seq, removed?);
+    for Finish { seq, .. } in finishes {
+        // As a rule nothing was kept of anything, and the count says so.
+        let removed = if census.has_deliveries() { deliveries.execute([seq.0])? } else { 0 };
+        census.finished(*seq, removed);
     }
     Ok(())
 }
