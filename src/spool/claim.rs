@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
 
@@ -293,17 +294,15 @@ fn writers_of(fd: &File) -> Writers {
 /// Reads from the start, one byte more than there ought to be: a shorter answer is the end of the file,
 /// so that a second call need not ask for it.
 fn read_whole(fd: &File, len: usize) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![0; len + 1];
-    let mut filled = 0;
-    while filled < len {
-        match fd.read_at(&mut bytes[filled..], filled as u64) {
+    let mut bytes = Vec::with_capacity(len + 1);
+    while bytes.len() < len {
+        let at = bytes.len() as u64;
+        match rustix::io::pread(fd, spare_capacity(&mut bytes), at) {
             Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    bytes.truncate(filled);
     Ok(bytes)
 }
 
