@@ -68,13 +68,13 @@ fn listen(
     mut supervisor: Supervisor,
     mut report: Report,
     heard: &Receiver<Event>,
-    finished: &Receiver<Vec<Box<Record>>>,
+    finished: &Receiver<Vec<Record>>,
 ) -> Result<Report> {
     loop {
         let deadline = supervisor.deadline().map_or_else(never, at);
         select! {
             recv(finished) -> record => match record {
-                Ok(records) => report.take(records.iter().map(|record| &**record))?,
+                Ok(records) => report.take(&records)?,
                 // The shelf is closed; how it went, the events tell.
                 Err(_) => match supervisor.hear(heard.recv()?, true)? {
                     Next::End => break,
@@ -92,7 +92,7 @@ fn listen(
         }
     }
     for records in finished.try_iter() {
-        report.take(records.iter().map(|record| &**record))?;
+        report.take(&records)?;
     }
     Ok(report)
 }
@@ -141,8 +141,8 @@ impl Report {
         record.epoch == self.epoch && record.mode == Mode::Batch
     }
 
-    fn take<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
-        records.into_iter().try_for_each(|record| self.take_one(record))
+    fn take(&mut self, records: &[Record]) -> Result<()> {
+        records.iter().try_for_each(|record| self.take_one(record))
     }
 
     fn take_one(&mut self, record: &Record) -> Result<()> {

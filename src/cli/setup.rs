@@ -92,7 +92,7 @@ pub fn inbox(config: &Config, until: Until) -> Source {
 pub fn options(
     config: &Config,
     leadership: &Leadership,
-    records: Option<Sender<Vec<Box<Record>>>>,
+    records: Option<Sender<Vec<Record>>>,
 ) -> Options {
     Options {
         workers: config.intake.workers,

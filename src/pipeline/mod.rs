@@ -248,7 +248,7 @@ pub struct Options {
     /// Most deliveries a second, by sink; one that is not named has no such bound.
     pub rates: BTreeMap<String, u32>,
     /// Gets every final record once it is archived, a group at a time. Must be drained.
-    pub records: Option<Sender<Vec<Box<Record>>>>,
+    pub records: Option<Sender<Vec<Record>>>,
 }
 
 /// The running stages.

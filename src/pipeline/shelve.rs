@@ -43,7 +43,7 @@ pub struct Stage {
     pub lead: Arc<Lead>,
     pub to_ledger: Sender<ToLedger>,
     /// Gets the final records; its reader drains it.
-    pub records: Option<Sender<Vec<Box<Record>>>>,
+    pub records: Option<Sender<Vec<Record>>>,
 }
 
 impl Stage {
@@ -99,7 +99,7 @@ impl Stage {
         }
         // The window opens with the last of the group: `take` is woken for a group, not for each.
         let (records, tokens): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|request| (request.record, request.token)).unzip();
+            group.into_iter().map(|request| (*request.record, request.token)).unzip();
         if let (Some(to_reader), false) = (&self.records, records.is_empty()) {
             let _ = to_reader.send(records);
         }
