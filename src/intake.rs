@@ -50,8 +50,8 @@ pub struct Judged {
 /// A document that will be delivered.
 #[derive(Debug)]
 pub struct Admitted {
-    pub document: Vec<u8>,
-    pub intent: Intent,
+    pub document: Arc<[u8]>,
+    pub intent: Arc<Intent>,
 }
 
 /// What came of one claim.
@@ -139,7 +139,9 @@ fn read(spool: &Spool, rules: &Rules, taken: &Taken, leases: bool) -> Reading {
 fn judge(rules: &Rules, document: Vec<u8>) -> Judged {
     let digest = Some(Digest::of(&document));
     let verdict = rules.schema.judge(&document, &rules.policy);
-    Judged { digest, verdict: verdict.map(|intent| Admitted { document, intent }) }
+    // Put here, in the pool, into what it stays in: from now on it is passed on and never copied.
+    let admitted = |intent| Admitted { document: document.into(), intent: Arc::new(intent) };
+    Judged { digest, verdict: verdict.map(admitted) }
 }
 
 fn refused(rejection: Rejection) -> Judged {

@@ -11,6 +11,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use crate::batch::Room;
 use crate::model::{IntentType, Seq, TargetKey};
@@ -22,7 +23,7 @@ const OVERTAKES: i64 = crate::limits::GROUP_MAX as i64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     pub seq: Seq,
-    pub key: TargetKey,
+    pub key: Arc<TargetKey>,
     pub priority: u8,
     pub bytes: usize,
     /// It may have had an effect already (it comes from before a restart), so it is not superseded.
@@ -32,9 +33,9 @@ pub struct Waiting {
 /// Intents that wait, and targets that are busy.
 #[derive(Debug, Default)]
 pub struct Sequence {
-    targets: HashMap<TargetKey, Target>,
+    targets: HashMap<Arc<TargetKey>, Target>,
     /// Targets with something to do and nothing out, best rank first.
-    ready: BTreeMap<(i64, Seq), TargetKey>,
+    ready: BTreeMap<(i64, Seq), Arc<TargetKey>>,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +52,7 @@ impl Sequence {
     /// Adds an intent and returns the seqs that it supersedes: it waits until each of them has
     /// [`ended`](Sequence::ended). Seqs of one target must rise.
     pub fn push(&mut self, waiting: Waiting) -> Vec<Seq> {
-        let target = self.targets.entry(waiting.key.clone()).or_default();
+        let target = self.targets.entry(Arc::clone(&waiting.key)).or_default();
         let mut rank = waiting.seq.0 as i64 - i64::from(waiting.priority) * OVERTAKES;
         let mut superseded = Vec::new();
         if waiting.key.intent_type == IntentType::Scaling {
@@ -75,7 +76,7 @@ impl Sequence {
     pub fn take(&mut self, mut room: Room) -> Vec<Seq> {
         let mut taken = Vec::new();
         while let Some(first) = self.ready.first_entry() {
-            let target = self.targets.get_mut(first.get()).expect("a ready target exists");
+            let target = self.targets.get_mut(&**first.get()).expect("a ready target exists");
             let (_, next) = target.queue.front().expect("a ready target has something to do");
             if !room.takes(next.bytes) {
                 break;
@@ -90,8 +91,8 @@ impl Sequence {
     }
 
     /// Lets the next intent of the target go: the one that was out is finished.
-    pub fn release(&mut self, key: &TargetKey) {
-        let Entry::Occupied(mut entry) = self.targets.entry(key.clone()) else { return };
+    pub fn release(&mut self, key: &Arc<TargetKey>) {
+        let Entry::Occupied(mut entry) = self.targets.entry(Arc::clone(key)) else { return };
         entry.get_mut().out = false;
         if entry.get().queue.is_empty() {
             entry.remove();
@@ -121,14 +122,14 @@ impl Sequence {
 impl Target {
     /// Puts the target where its most urgent intent belongs: one that waits behind another of its
     /// target lends it its rank.
-    fn line_up(&mut self, ready: &mut BTreeMap<(i64, Seq), TargetKey>) {
+    fn line_up(&mut self, ready: &mut BTreeMap<(i64, Seq), Arc<TargetKey>>) {
         if let Some(old) = self.ready.take() {
             ready.remove(&old);
         }
         let best = self.queue.iter().map(|(rank, _)| *rank).min();
         let held = self.out || self.ending > 0;
         if let (false, Some(rank), Some((_, head))) = (held, best, self.queue.front()) {
-            ready.insert((rank, head.seq), head.key.clone());
+            ready.insert((rank, head.seq), Arc::clone(&head.key));
             self.ready = Some((rank, head.seq));
         }
     }
@@ -142,7 +143,7 @@ mod tests {
 
     fn waiting(seq: u64, intent_type: IntentType, target: &str, priority: u8) -> Waiting {
         let key = TargetKey { intent_type, namespace: "ns".into(), target: target.into() };
-        Waiting { seq: Seq(seq), key, priority, bytes: 1, started: false }
+        Waiting { seq: Seq(seq), key: key.into(), priority, bytes: 1, started: false }
     }
 
     fn scaling(seq: u64, target: &str) -> Waiting {
@@ -240,9 +241,9 @@ mod tests {
         ) {
             let mut sequence = Sequence::default();
             let mut ends = HashMap::<Seq, &str>::new();
-            let mut last = HashMap::<TargetKey, Seq>::new();
-            let mut keys = HashMap::<Seq, TargetKey>::new();
-            let mut drain = |sequence: &mut Sequence, keys: &HashMap<Seq, TargetKey>, ends: &mut HashMap<Seq, &str>| {
+            let mut last = HashMap::<Arc<TargetKey>, Seq>::new();
+            let mut keys = HashMap::<Seq, Arc<TargetKey>>::new();
+            let mut drain = |sequence: &mut Sequence, keys: &HashMap<Seq, Arc<TargetKey>>, ends: &mut HashMap<Seq, &str>| {
                 for seq in sequence.take(Room::new(3, 100)) {
                     assert!(ends.insert(seq, "out").is_none());
                     let key = &keys[&seq];

@@ -47,6 +47,8 @@ struct Names {
     file: String,
     temporary: String,
     package: String,
+    /// Of the package's files in staging: its directory need not be opened.
+    paths: Vec<String>,
 }
 
 /// Drains an inbox that was filled before; intents a second.
@@ -54,7 +56,7 @@ pub fn run(root: &Path, threads: Threads) -> f64 {
     let places = Places::open(root);
     let files = package();
     let start = Instant::now();
-    let names = list(root);
+    let names = list(root, &files);
     match threads {
         Threads::One => names.chunks(BATCH).for_each(|batch| places.whole(batch, &files)),
         Threads::Halves => std::thread::scope(|scope| {
@@ -77,7 +79,7 @@ pub fn run(root: &Path, threads: Threads) -> f64 {
     names.len() as f64 / start.elapsed().as_secs_f64()
 }
 
-fn list(root: &Path) -> Vec<Names> {
+fn list(root: &Path, files: &[File]) -> Vec<Names> {
     let entries = fs::read_dir(root.join("inbox")).expect("an inbox");
     let mut names: Vec<String> = entries
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
@@ -86,6 +88,7 @@ fn list(root: &Path) -> Vec<Names> {
     let made = |file: String| Names {
         temporary: format!(".{file}"),
         package: format!("scale-{file}"),
+        paths: files.iter().map(|part| format!("scale-{file}/{}", part.name)).collect(),
         file,
     };
     names.into_iter().map(made).collect()
@@ -136,11 +139,10 @@ impl Places {
         for fd in claimed {
             assert!(rustix::io::read(&fd, &mut buffer).expect("text") > 0);
         }
-        for Names { package, .. } in batch {
+        for Names { package, paths, .. } in batch {
             mkdirat(&self.staging, package, Mode::from_raw_mode(0o755)).expect("a directory");
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let dir = openat(&self.staging, package, flags, Mode::empty()).expect("a directory");
-            files.iter().for_each(|file| write(&dir, file.name, file.text.as_bytes()));
+            let parts = paths.iter().zip(files);
+            parts.for_each(|(path, file)| write(&self.staging, path, file.text.as_bytes()));
         }
         syncfs(&self.staging).expect("a sync");
     }

@@ -92,7 +92,7 @@ fn write_ledger(path: &Path, rows: usize) {
             let intent = schema.judge(document(*index).as_bytes(), &Policy::default());
             let key = intent.expect("the document is right").key();
             let digest = Digest::of(&index.to_le_bytes());
-            let reached = vec![("package".to_owned(), key, digest)];
+            let reached = vec![("package".into(), key.into(), digest)];
             Finish { seq: *seq, finished: finished(*index), reached }
         });
         let finish = finish.collect();
@@ -115,7 +115,7 @@ fn acceptance(schema: &Schema, index: usize) -> Acceptance {
         verdict: Verdict::Admitted {
             intent: IntentSummary::from(&intent),
             source: intent.source.map(|source| source.as_str().to_owned()),
-            document,
+            document: document.into(),
         },
     }
 }

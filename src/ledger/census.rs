@@ -89,8 +89,15 @@ impl Census {
         self.deliveries = self.deliveries.wrapping_add(new_rows as u64);
     }
 
-    pub fn archived(&mut self, seq: Seq) {
-        self.open.take(seq);
+    /// So many rows of `open` are gone, with this sum of their seqs.
+    pub fn archived(&mut self, rows: u64, seqs: u64) {
+        self.open.rows = self.open.rows.wrapping_sub(rows);
+        self.open.seqs = self.open.seqs.wrapping_sub(seqs);
+    }
+
+    /// Whether there is any row of `deliveries`.
+    pub fn has_deliveries(&self) -> bool {
+        self.deliveries > 0
     }
 
     pub fn revived(&mut self, seq: Seq, deliveries: usize) {

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::ledger::entry::Progress;
+use crate::ledger::insert::Insert;
 use crate::ledger::row::{json, parsed, sum};
 use crate::ledger::{Error, failed};
 use crate::model::{Digest, Seq, TargetKey};
@@ -30,28 +31,22 @@ pub fn write_progress(connection: &Connection, progress: &Progress) -> rusqlite:
     Ok(written.saturating_sub(replaced))
 }
 
-pub fn write_target(
+/// Notes what was last finished at sinks: `reached` has the intent, the sink, the target and the digest.
+pub fn write_targets(
     connection: &Connection,
-    seq: Seq,
-    sink: &str,
-    key: &TargetKey,
-    digest: &Digest,
+    reached: &[(Seq, &str, &TargetKey, &Digest)],
 ) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT OR REPLACE INTO targets (sink, intent_type, namespace, target, seq, digest, \
-             sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            sink,
-            key.intent_type.as_str(),
-            key.namespace,
-            key.target,
-            seq.0,
-            digest.as_bytes(),
-            target_sum(sink, key, seq, digest.as_bytes()),
-        ])?;
-    Ok(())
+    let into = "INSERT OR REPLACE INTO targets (sink, intent_type, namespace, target, seq, digest, \
+                sum)";
+    Insert::new(connection, into, 7).all(reached, |(seq, sink, key, digest), values| {
+        values.give(sink)?;
+        values.give(key.intent_type.as_str())?;
+        values.give(&*key.namespace)?;
+        values.give(&*key.target)?;
+        values.give(seq.0)?;
+        values.give(digest.as_bytes())?;
+        values.give(target_sum(sink, key, *seq, digest.as_bytes()))
+    })
 }
 
 pub fn read_target(

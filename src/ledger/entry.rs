@@ -1,5 +1,7 @@
 //! What goes into the ledger and what comes out of it, as the rest of the program knows it.
 
+use std::sync::Arc;
+
 use crate::model::{
     Code, Digest, FileName, IntentSummary, Mode, Outcome, Receipt, Record, Rejection, Seq,
     TargetKey, Timestamp, Violation,
@@ -22,7 +24,7 @@ pub struct Acceptance {
 #[derive(Clone, Debug)]
 pub enum Verdict {
     /// To be delivered; the bytes go into the ledger, since the file may not survive a power cut.
-    Admitted { document: Vec<u8>, intent: IntentSummary, source: Option<String> },
+    Admitted { document: Arc<[u8]>, intent: IntentSummary, source: Option<String> },
     /// Final at once: accepted and finished in one transaction.
     Rejected { rejection: Rejection, archive: Option<ArchivePlan> },
 }
@@ -50,7 +52,7 @@ pub struct Finish {
     pub seq: Seq,
     pub finished: Finished,
     /// Sinks whose target now holds a package of this digest.
-    pub reached: Vec<(String, TargetKey, Digest)>,
+    pub reached: Vec<(Arc<str>, Arc<TargetKey>, Digest)>,
 }
 
 /// The final part of a record.

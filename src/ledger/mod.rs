@@ -16,6 +16,7 @@ mod entry;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod insert;
 mod layout;
 mod reader;
 mod revival;

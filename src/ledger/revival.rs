@@ -485,7 +485,7 @@ mod tests {
             mode: Mode::Run,
             received_at: NOW,
             digest: None,
-            verdict: Verdict::Admitted { document: b"{}".to_vec(), intent, source: None },
+            verdict: Verdict::Admitted { document: b"{}"[..].into(), intent, source: None },
         };
         let accept = Changes { accept: vec![acceptance], ..Changes::default() };
         let seqs = writer.commit(&accept).unwrap();

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::ledger::entry::{Acceptance, Finished, OpenIntent, Verdict};
+use crate::ledger::insert::Insert;
 use crate::ledger::{Error, failed};
 use crate::model::{Code, Digest, FileName, Mode, Outcome, Record, Seq, Timestamp};
 
@@ -43,35 +44,33 @@ pub const OUTCOME_COLUMNS: &str = "o.outcome, o.code, o.message, o.superseded_by
 /// How many columns these are together.
 pub const COLUMNS: usize = 20;
 
-pub fn insert_intent(
+/// Inserts the rows of what is accepted, under these seqs.
+pub fn insert_intents(
     connection: &Connection,
-    seq: Seq,
     epoch: u64,
-    acceptance: &Acceptance,
+    accepted: &[(Seq, &Acceptance)],
 ) -> rusqlite::Result<()> {
-    let (document, intent, source) = match &acceptance.verdict {
-        Verdict::Admitted { document, intent, source } => {
-            (Some(document.as_slice()), Some(json(intent)), source.as_deref())
-        }
-        Verdict::Rejected { .. } => (None, None, None),
-    };
-    let digest = acceptance.digest.map(|digest| *digest.as_bytes());
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO intents (seq, epoch, mode, received_at, file, claim, digest, source, intent, \
-         document, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?;
-    insert.execute(params![
-        seq.0,
-        epoch,
-        acceptance.mode.as_str(),
-        acceptance.received_at.unix_ms,
-        acceptance.file.as_bytes(),
-        acceptance.claim,
-        digest,
-        source,
-        intent,
-        document,
-        sum(&[
+    let into = "INSERT INTO intents (seq, epoch, mode, received_at, file, claim, digest, source, \
+                intent, document, sum)";
+    Insert::new(connection, into, 11).all(accepted, |(seq, acceptance), values| {
+        let (document, intent, source) = match &acceptance.verdict {
+            Verdict::Admitted { document, intent, source } => {
+                (Some(&**document), Some(json(intent)), source.as_deref())
+            }
+            Verdict::Rejected { .. } => (None, None, None),
+        };
+        let digest = acceptance.digest.map(|digest| *digest.as_bytes());
+        values.give(seq.0)?;
+        values.give(epoch)?;
+        values.give(acceptance.mode.as_str())?;
+        values.give(acceptance.received_at.unix_ms)?;
+        values.give(acceptance.file.as_bytes())?;
+        values.give(acceptance.claim.as_deref())?;
+        values.give(digest)?;
+        values.give(source)?;
+        values.give(intent.as_deref())?;
+        values.give(document)?;
+        values.give(sum(&[
             &seq.0.to_le_bytes(),
             &epoch.to_le_bytes(),
             acceptance.mode.as_str().as_bytes(),
@@ -82,49 +81,42 @@ pub fn insert_intent(
             source.unwrap_or_default().as_bytes(),
             intent.as_deref().unwrap_or_default().as_bytes(),
             document.unwrap_or_default(),
-        ]),
-    ])?;
-    connection.prepare_cached("INSERT INTO open (seq) VALUES (?1)")?.execute([seq.0])?;
-    Ok(())
+        ]))
+    })
 }
 
-pub fn insert_outcome(
+/// Inserts the ends of intents.
+pub fn insert_outcomes(
     connection: &Connection,
-    seq: Seq,
-    finished: &Finished,
+    ended: &[(Seq, &Finished)],
 ) -> rusqlite::Result<()> {
-    let violations = json(&finished.violations);
-    let receipts = json(&finished.receipts);
-    let superseded_by = finished.superseded_by.map(|seq| seq.0);
-    connection
-        .prepare_cached(
-            "INSERT INTO outcomes (seq, outcome, code, message, superseded_by, finished_at, \
-             archived_as, violations, receipts, sum) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?
-        .execute(params![
-            seq.0,
-            finished.outcome.as_str(),
-            finished.code.as_str(),
-            finished.message,
-            superseded_by,
-            finished.finished_at.unix_ms,
-            finished.archived_as,
-            violations,
-            receipts,
-            sum(&[
-                &seq.0.to_le_bytes(),
-                finished.outcome.as_str().as_bytes(),
-                finished.code.as_str().as_bytes(),
-                finished.message.as_bytes(),
-                &superseded_by.unwrap_or_default().to_le_bytes(),
-                &finished.finished_at.unix_ms.to_le_bytes(),
-                finished.archived_as.as_deref().unwrap_or_default(),
-                violations.as_bytes(),
-                receipts.as_bytes(),
-            ]),
-        ])?;
-    Ok(())
+    let into = "INSERT INTO outcomes (seq, outcome, code, message, superseded_by, finished_at, \
+                archived_as, violations, receipts, sum)";
+    Insert::new(connection, into, 10).all(ended, |(seq, finished), values| {
+        let violations = json(&finished.violations);
+        let receipts = json(&finished.receipts);
+        let superseded_by = finished.superseded_by.map(|seq| seq.0);
+        values.give(seq.0)?;
+        values.give(finished.outcome.as_str())?;
+        values.give(finished.code.as_str())?;
+        values.give(&*finished.message)?;
+        values.give(superseded_by)?;
+        values.give(finished.finished_at.unix_ms)?;
+        values.give(finished.archived_as.as_deref())?;
+        values.give(&*violations)?;
+        values.give(&*receipts)?;
+        values.give(sum(&[
+            &seq.0.to_le_bytes(),
+            finished.outcome.as_str().as_bytes(),
+            finished.code.as_str().as_bytes(),
+            finished.message.as_bytes(),
+            &superseded_by.unwrap_or_default().to_le_bytes(),
+            &finished.finished_at.unix_ms.to_le_bytes(),
+            finished.archived_as.as_deref().unwrap_or_default(),
+            violations.as_bytes(),
+            receipts.as_bytes(),
+        ]))
+    })
 }
 
 /// Reads a row of [`INTENT_COLUMNS`] followed by [`OUTCOME_COLUMNS`] (null while there is none).

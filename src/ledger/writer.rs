@@ -257,50 +257,98 @@ fn begin(connection: &mut Connection, ours: u64) -> Result<Transaction<'_>, Erro
 fn write(connection: &Connection, epoch: u64, changes: &Changes) -> Result<Vec<Seq>, Error> {
     let mut census = Census::read(connection)?;
     census.commits += 1;
-    let mut newest = census::given(connection)?;
-    let mut seqs = Vec::with_capacity(changes.accept.len());
-    for acceptance in &changes.accept {
-        newest.0 += 1;
-        fault::step("ledger.accept", || accept(connection, newest, epoch, acceptance))
+    let mut seqs = Vec::new();
+    if !changes.accept.is_empty() {
+        let before = census::given(connection)?;
+        seqs.extend((before.0 + 1..).map(Seq).take(changes.accept.len()));
+        let accepted: Vec<_> = seqs.iter().copied().zip(&changes.accept).collect();
+        fault::step("ledger.accept", || accept(connection, epoch, before, &accepted))
             .map_err(failed("accept"))?;
-        census.accepted(newest, matches!(acceptance.verdict, Verdict::Admitted { .. }));
-        seqs.push(newest);
+        for (seq, Acceptance { verdict, .. }) in accepted {
+            census.accepted(seq, matches!(verdict, Verdict::Admitted { .. }));
+        }
     }
     for progress in &changes.progress {
         let added =
             fault::step("ledger.progress", || delivery::write_progress(connection, progress));
         census.progressed(added.map_err(failed("keep progress"))?);
     }
-    for finish in &changes.finish {
-        let removed = fault::step("ledger.finish", || end(connection, finish));
-        census.finished(finish.seq, removed.map_err(failed("finish"))?);
+    if !changes.finish.is_empty() {
+        fault::step("ledger.finish", || end(connection, &changes.finish, &mut census))
+            .map_err(failed("finish"))?;
     }
-    for seq in &changes.archived {
-        let removed = fault::step("ledger.archived", || close(connection, *seq));
-        if removed.map_err(failed("note the archive"))? > 0 {
-            census.archived(*seq);
-        }
+    if !changes.archived.is_empty() {
+        let closed = fault::step("ledger.archived", || close(connection, &changes.archived));
+        let (rows, sum) = closed.map_err(failed("note the archive"))?;
+        census.archived(rows, sum);
     }
     census.write(connection).map_err(failed("count what is open"))?;
     Ok(seqs)
 }
 
+/// Writes what is accepted, after the intent `before`; what is rejected ends with it.
 fn accept(
     connection: &Connection,
-    seq: Seq,
     epoch: u64,
-    acceptance: &Acceptance,
+    before: Seq,
+    accepted: &[(Seq, &Acceptance)],
 ) -> rusqlite::Result<()> {
-    row::insert_intent(connection, seq, epoch, acceptance)?;
-    if let Verdict::Rejected { rejection, archive } = &acceptance.verdict {
-        let finished = Finished::rejected(seq, rejection, archive.as_ref(), acceptance.received_at);
-        row::insert_outcome(connection, seq, &finished)?;
+    row::insert_intents(connection, epoch, accepted)?;
+    let rejected = accepted.iter().filter_map(|(seq, acceptance)| match &acceptance.verdict {
+        Verdict::Admitted { .. } => None,
+        Verdict::Rejected { rejection, archive } => {
+            let at = acceptance.received_at;
+            Some((*seq, Finished::rejected(*seq, rejection, archive.as_ref(), at)))
+        }
+    });
+    let rejected: Vec<(Seq, Finished)> = rejected.collect();
+    let ended: Vec<_> = rejected.iter().map(|(seq, finished)| (*seq, finished)).collect();
+    row::insert_outcomes(connection, &ended)?;
+    // One statement for all: they are the end of `intents`.
+    connection
+        .prepare_cached("INSERT INTO open (seq) SELECT seq FROM intents WHERE seq > ?1")?
+        .execute([before.0])?;
+    Ok(())
+}
+
+/// Ends intents; what was kept of their deliveries goes.
+fn end(connection: &Connection, finishes: &[Finish], census: &mut Census) -> rusqlite::Result<()> {
+    let ended: Vec<_> = finishes.iter().map(|finish| (finish.seq, &finish.finished)).collect();
+    row::insert_outcomes(connection, &ended)?;
+    let mut reached = Vec::with_capacity(finishes.len());
+    for finish in finishes {
+        for (sink, key, digest) in &finish.reached {
+            reached.push((finish.seq, &**sink, &**key, digest));
+        }
+    }
+    delivery::write_targets(connection, &reached)?;
+    let mut deliveries = connection.prepare_cached("DELETE FROM deliveries WHERE seq = ?1")?;
+    for Finish { seq, .. } in finishes {
+        // As a rule nothing was kept of anything, and the count says so.
+        let removed = if census.has_deliveries() { deliveries.execute([seq.0])? } else { 0 };
+        census.finished(*seq, removed);
     }
     Ok(())
 }
 
-fn close(connection: &Connection, seq: Seq) -> rusqlite::Result<usize> {
-    connection.prepare_cached("DELETE FROM open WHERE seq = ?1")?.execute([seq.0])
+/// Takes what is archived out of `open`; how many rows that were, and the sum of their seqs. They come
+/// in runs, and a run costs little more than one of them.
+fn close(connection: &Connection, archived: &[Seq]) -> rusqlite::Result<(u64, u64)> {
+    let mut count = connection.prepare_cached(
+        "SELECT count(*), coalesce(sum(seq), 0) FROM open WHERE seq BETWEEN ?1 AND ?2",
+    )?;
+    let mut delete = connection.prepare_cached("DELETE FROM open WHERE seq BETWEEN ?1 AND ?2")?;
+    let mut seqs: Vec<u64> = archived.iter().map(|seq| seq.0).collect();
+    seqs.sort_unstable();
+    let (mut rows, mut sum) = (0, 0_u64);
+    for run in seqs.chunk_by(|one, next| next - one <= 1) {
+        let ends = [run[0], run[run.len() - 1]];
+        let found: (u64, u64) = count.query_row(ends, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        delete.execute(ends)?;
+        rows += found.0;
+        sum = sum.wrapping_add(found.1);
+    }
+    Ok((rows, sum))
 }
 
 /// What the mutant does that gives a seq away twice.
@@ -311,13 +359,4 @@ fn forget_newest(connection: &Connection) -> rusqlite::Result<()> {
          DELETE FROM intents WHERE seq = (SELECT max(seq) FROM intents);
          UPDATE sqlite_sequence SET seq = max(seq - 1, 0);",
     )
-}
-
-/// Ends an intent, and returns how many rows of `deliveries` that has removed.
-fn end(connection: &Connection, finish: &Finish) -> rusqlite::Result<usize> {
-    row::insert_outcome(connection, finish.seq, &finish.finished)?;
-    for (sink, key, digest) in &finish.reached {
-        delivery::write_target(connection, finish.seq, sink, key, digest)?;
-    }
-    connection.prepare_cached("DELETE FROM deliveries WHERE seq = ?1")?.execute([finish.seq.0])
 }

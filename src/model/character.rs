@@ -22,7 +22,11 @@ pub fn is_refused(char: char) -> bool {
 /// Compact JSON in which each such character is escaped, so that it can go to a terminal as it is
 /// and reads back as it was.
 pub fn printable_json(value: &impl Serialize) -> serde_json::Result<String> {
-    Ok(printable(serde_json::to_string(value)?))
+    // A record's length: growing to it from a few bytes would copy it three times.
+    let mut json = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut json, value)?;
+    let json = String::from_utf8(json).expect("serde_json writes UTF-8");
+    Ok(printable(json))
 }
 
 /// Like [`printable_json`], for people: on several lines.

@@ -19,7 +19,7 @@ pub use intent::{
 };
 pub use layout::Layout;
 pub use name::{FileName, derived};
-pub use record::{Earlier, IntentSummary, Mode, Outcome, Receipt, Record, Retried, Seq};
+pub use record::{Earlier, IntentSummary, Mode, Outcome, Receipt, Record, Retried, Seq, SeqMap};
 pub use sighting::{FileKind, Fingerprint, Sighting};
 pub use time::Timestamp;
 pub use violation::{Rejection, Violation};

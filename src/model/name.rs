@@ -34,15 +34,13 @@ impl FileName {
     /// The last component with each byte outside `[A-Za-z0-9._-]` and each `..` turned into `_`, so
     /// that it can be stored beside others, printed and passed on without surprise.
     pub fn safe(&self) -> String {
-        let mapped: String = self
-            .base()
-            .iter()
-            .map(|byte| match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' => *byte as char,
-                _ => '_',
-            })
-            .collect();
-        let safe = mapped.replace("..", "_");
+        let safe = |byte: &u8| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' => *byte,
+            _ => b'_',
+        };
+        let mapped = String::from_utf8(self.base().iter().map(safe).collect());
+        let mapped = mapped.expect("only ASCII is left");
+        let safe = if mapped.contains("..") { mapped.replace("..", "_") } else { mapped };
         if safe == "." || safe.is_empty() { "_".to_owned() } else { safe }
     }
 }

@@ -1,6 +1,8 @@
 //! The record of one intent: what `history`, `batch` and `status/` show.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,29 @@ pub struct Seq(pub u64);
 impl fmt::Display for Seq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Something for each of some intents. Seqs are ours and not a producer's, so no hash that withstands an
+/// attacker is needed.
+pub type SeqMap<T> = HashMap<Seq, T, BuildHasherDefault<SeqHasher>>;
+
+/// Spreads seqs by one multiplication.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SeqHasher(u64);
+
+impl Hasher for SeqHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 divided by the golden ratio: neighbours differ in the high bits as well as in the low ones.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -1,7 +1,6 @@
 //! A sink's own threads: it may be slow, and holds up nobody but its own queue.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::ledger::Progress;
 use crate::limits::{DELIVERY_MAX, WAKES_MAX};
-use crate::model::Seq;
+use crate::model::{Seq, SeqMap};
 use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::{Error, Lead, ToLedger};
 use crate::processor::{Answered, Job};
@@ -81,8 +80,9 @@ impl Stage {
         let batch: Vec<Delivery<'_>> = all.collect();
         let journal = LedgerJournal {
             sink: &name,
-            jobs: jobs.iter().map(|job| (job.seq, job)).collect(),
+            jobs,
             to_ledger: &self.to_ledger,
+            by_seq: OnceCell::default(),
             begun: RefCell::default(),
         };
         let deadline = Instant::now() + DELIVERY_MAX;
@@ -99,17 +99,21 @@ impl Stage {
 /// Keeps steps in the ledger, through the thread that owns it.
 struct LedgerJournal<'a> {
     sink: &'a str,
-    jobs: HashMap<Seq, &'a Job>,
+    jobs: &'a [Job],
     to_ledger: &'a Sender<ToLedger>,
+    /// The jobs by their seq, once steps are kept.
+    by_seq: OnceCell<SeqMap<&'a Job>>,
     /// The newest step of each intent that was given to the ledger, which keeps it or ends the process.
-    begun: RefCell<HashMap<Seq, Step>>,
+    begun: RefCell<SeqMap<Step>>,
 }
 
 impl Journal for LedgerJournal<'_> {
     fn begin(&self, steps: &[(Seq, Step)]) -> Result<Keeping, Fatal> {
         let seq = steps.first().map_or(Seq(0), |(seq, _)| *seq);
+        let by_seq = || self.jobs.iter().map(|job| (job.seq, job)).collect();
+        let jobs = self.by_seq.get_or_init(by_seq);
         let progress = |(seq, step): &(Seq, Step)| {
-            let job = self.jobs.get(seq);
+            let job = jobs.get(seq);
             Progress {
                 seq: *seq,
                 sink: self.sink.to_owned(),
@@ -133,12 +137,15 @@ impl Journal for LedgerJournal<'_> {
 mod tests {
     use super::*;
 
+    fn journal(to_ledger: &Sender<ToLedger>) -> LedgerJournal<'_> {
+        let (by_seq, begun) = (OnceCell::default(), RefCell::default());
+        LedgerJournal { sink: "git", jobs: &[], to_ledger, by_seq, begun }
+    }
+
     #[test]
     fn steps_that_are_kept_together_are_one_message_to_the_ledger() {
         let (to_ledger, from) = bounded(8);
-        let begun = RefCell::default();
-        let journal =
-            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, begun };
+        let journal = journal(&to_ledger);
         let step = |text: &str| Step(text.to_owned());
         let steps = [(Seq(1), step("a")), (Seq(2), step("b")), (Seq(1), step("c"))];
         std::thread::scope(|scope| {
@@ -157,16 +164,14 @@ mod tests {
             assert!(alone);
         });
         journal.record_all(&[]).expect("nothing to keep is kept without the ledger");
-        let newest = HashMap::from([(Seq(1), step("c")), (Seq(2), step("b"))]);
+        let newest = SeqMap::from_iter([(Seq(1), step("c")), (Seq(2), step("b"))]);
         assert_eq!(journal.begun.take(), newest, "handed back with the answers");
     }
 
     #[test]
     fn a_step_that_the_ledger_did_not_keep_is_not_handed_back() {
         let (to_ledger, from) = bounded(8);
-        let begun = RefCell::default();
-        let journal =
-            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, begun };
+        let journal = journal(&to_ledger);
         drop(from);
         let lost = journal.record(Seq(7), &Step("a".to_owned()));
         assert!(matches!(lost, Err(Fatal::Journal { seq: Seq(7), .. })), "{lost:?}");

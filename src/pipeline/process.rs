@@ -9,13 +9,13 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use tracing::{debug, info, warn};
 
 use crate::breaker::Turn;
-use crate::ledger::{ArchivePlan, Finish, OpenIntent};
+use crate::ledger::{ArchivePlan, Finish, Finished, OpenIntent};
 use crate::limits::IN_FLIGHT_MAX;
-use crate::model::Seq;
+use crate::model::{Record, Seq};
 use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::{Error, Live, ToLedger, deliver, now, shelve};
 use crate::processor::{
-    Capacity, Desk, Ended, Item, Job, Names, Turned, Window, archive, recovery,
+    Capacity, Desk, Ended, Item, Job, Names, Token, Turned, Window, archive, recovery,
 };
 use crate::spool::Spool;
 
@@ -33,12 +33,19 @@ pub enum Message {
 #[derive(Debug)]
 pub struct Ending {
     finish: Option<Finish>,
-    pub request: archive::Request,
+    record: Box<Record>,
+    claim: Option<Vec<u8>>,
+    token: Token,
 }
 
 impl Ending {
     pub fn take_finish(&mut self) -> Finish {
         self.finish.take().expect("an ending is committed once")
+    }
+
+    /// What is left to do once the end is committed.
+    pub fn request(self, finished: Finished) -> archive::Request {
+        archive::request(self.record, self.claim, finished, self.token)
     }
 }
 
@@ -164,9 +171,8 @@ impl Stage {
             let plan: ArchivePlan = shelve::plan(&self.names, &self.spool, shelf, &record.file);
             finished.archived_as = Some(plan.name(record.seq));
         }
-        let seq = record.seq;
-        let request = archive::request(record, claim, &finished, token);
-        Ending { finish: Some(Finish { seq, finished, reached }), request }
+        let finish = Finish { seq: record.seq, finished, reached };
+        Ending { finish: Some(finish), record, claim, token }
     }
 }
 

@@ -134,10 +134,11 @@ impl Stage {
         if !items.is_empty() {
             self.pass(process::Message::Accepted(items));
         }
-        let mut committed = Vec::new();
-        for ending in owed.endings.drain(..) {
-            committed.push(ending.request.record.seq);
-            requests.push(ending.request);
+        let finished = std::mem::take(&mut changes.finish);
+        let mut committed = Vec::with_capacity(finished.len());
+        for (ending, finish) in owed.endings.drain(..).zip(finished) {
+            committed.push(finish.seq);
+            requests.push(ending.request(finish.finished));
         }
         self.shelve(requests);
         if !committed.is_empty() {

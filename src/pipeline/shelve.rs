@@ -86,18 +86,20 @@ impl Stage {
         self.lead.check_lock()?;
         for request in &group {
             self.archive_one(request, beat)?;
-            if let Some(name) = &request.archived_as {
-                self.names.used(archive::shelf(request.record.outcome), name);
-            }
             unsynced.add(request.record.seq);
             if enabled!(Level::INFO) {
                 tell(&request.record);
             }
             beat.work();
         }
+        for shelf in [Shelf::Processed, Shelf::Failed] {
+            let there =
+                group.iter().filter(|request| archive::shelf(request.record.outcome) == shelf);
+            self.names.used(shelf, there.filter_map(|request| request.archived_as.as_deref()));
+        }
         // The window opens with the last of the group: `take` is woken for a group, not for each.
         let (records, tokens): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|request| (request.record, request.token)).unzip();
+            group.into_iter().map(|request| (*request.record, request.token)).unzip();
         if let (Some(to_reader), false) = (&self.records, records.is_empty()) {
             let _ = to_reader.send(records);
         }

@@ -11,7 +11,7 @@ use crate::spool::{Archived, Error, Shelf, Spool};
 #[derive(Debug)]
 pub struct Request {
     /// The final record.
-    pub record: Record,
+    pub record: Box<Record>,
     /// The name in `work/`; absent for an operand of `batch`.
     pub claim: Option<Vec<u8>>,
     /// The name to be archived under, as the ledger has it.
@@ -67,8 +67,8 @@ pub fn archive(spool: &Spool, request: &Request) -> Result<(), Error> {
     let (Some(claim), Some(archived_as)) = (&request.claim, &request.archived_as) else {
         return Ok(());
     };
-    let spare = derived(&format!("{}.", record.seq), record.file.safe().as_bytes(), "");
-    if let Archived::Elsewhere(name) = spool.archive(claim, shelf, archived_as, &spare)?
+    let spare = || derived(&format!("{}.", record.seq), record.file.safe().as_bytes(), "");
+    if let Archived::Elsewhere(name) = spool.archive(claim, shelf, archived_as, spare)?
         && shelf == Shelf::Failed
     {
         // Somebody's file took the planned name since: the reason follows the document.
@@ -125,13 +125,14 @@ fn status_name(record: &Record) -> Vec<u8> {
 
 /// The request that ends an intent: its pending record completed by what the ledger has.
 pub fn request(
-    record: Record,
+    mut record: Box<Record>,
     claim: Option<Vec<u8>>,
-    finished: &Finished,
+    mut finished: Finished,
     token: Token,
 ) -> Request {
-    let record = crate::processor::item::complete(record, finished);
-    Request { record, claim, archived_as: finished.archived_as.clone(), token }
+    let archived_as = finished.archived_as.take();
+    crate::processor::item::complete(&mut record, finished);
+    Request { record, claim, archived_as, token }
 }
 
 fn reason_name(archived_as: &[u8]) -> Vec<u8> {

@@ -7,7 +7,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use crate::batch::Room;
 use crate::breaker::{self, Turn};
 use crate::compose::{self, Package, compose};
 use crate::ledger::{Finished, Progress};
-use crate::model::{Code, Digest, Outcome, Receipt, Rejection, Seq, TargetKey, Timestamp};
+use crate::model::{Code, Digest, Outcome, Receipt, Rejection, Seq, SeqMap, TargetKey, Timestamp};
 use crate::processor::item::{Item, Job};
 use crate::processor::lane::{Answered, Capacity, Lane};
 use crate::retry;
@@ -51,21 +50,21 @@ pub struct Ended {
     pub item: Item,
     /// All but the archived name, which depends on what lies in the archive.
     pub finished: Finished,
-    pub reached: Vec<(String, TargetKey, Digest)>,
+    pub reached: Vec<(Arc<str>, Arc<TargetKey>, Digest)>,
 }
 
 /// The state of everything between acceptance and end.
 #[derive(Debug)]
 pub struct Desk {
     sequence: Sequence,
-    waiting: HashMap<Seq, Item>,
-    flights: HashMap<Seq, Flight>,
+    waiting: SeqMap<Item>,
+    flights: SeqMap<Flight>,
     lanes: Vec<Lane>,
     ended: Vec<End>,
     progress: Vec<Progress>,
     turned: Vec<Turned>,
     /// Ended and handed out, not yet committed: the target waits for it.
-    ending: HashMap<Seq, Ending>,
+    ending: SeqMap<Ending>,
 }
 
 #[derive(Debug)]
@@ -118,9 +117,9 @@ impl Clock {
 #[derive(Debug)]
 enum Ending {
     /// It was out.
-    Out(TargetKey),
+    Out(Arc<TargetKey>),
     /// It never was: the one that superseded it waits.
-    Superseded(TargetKey),
+    Superseded(Arc<TargetKey>),
 }
 
 #[derive(Debug)]
@@ -139,13 +138,13 @@ impl Desk {
     pub fn new(sinks: impl IntoIterator<Item = Capacity>) -> Self {
         Desk {
             sequence: Sequence::default(),
-            waiting: HashMap::new(),
-            flights: HashMap::new(),
+            waiting: SeqMap::default(),
+            flights: SeqMap::default(),
             lanes: sinks.into_iter().map(Lane::new).collect(),
             ended: Vec::new(),
             progress: Vec::new(),
             turned: Vec::new(),
-            ending: HashMap::new(),
+            ending: SeqMap::default(),
         }
     }
 
@@ -155,7 +154,7 @@ impl Desk {
         let seq = item.record.seq;
         let superseded = self.sequence.push(Waiting {
             seq,
-            key: item.intent.key(),
+            key: Arc::clone(&item.key),
             priority: item.intent.priority(),
             bytes: item.document.len(),
             started: item.resumed,
@@ -163,7 +162,7 @@ impl Desk {
         self.waiting.insert(seq, item);
         for older in superseded {
             let item = self.waiting.remove(&older).expect("what waits is at the desk");
-            self.ending.insert(older, Ending::Superseded(item.intent.key()));
+            self.ending.insert(older, Ending::Superseded(Arc::clone(&item.key)));
             self.ended.push(End {
                 item,
                 package: None,
@@ -224,17 +223,22 @@ impl Desk {
 
     /// What has ended since the last call, to be committed.
     pub fn take_ended(&mut self, finished_at: Timestamp) -> Vec<Ended> {
-        let names: Vec<String> = self.lanes.iter().map(|lane| lane.name.clone()).collect();
+        if self.ended.is_empty() {
+            return Vec::new();
+        }
+        let names: Vec<Arc<str>> =
+            self.lanes.iter().map(|lane| lane.name.as_str().into()).collect();
         let complete = |end: End| {
-            let reached = match (&end.package, end.outcome) {
-                (Some(package), _) => {
+            let reached = match &end.package {
+                Some(package) => {
                     let confirmed = names.iter().zip(&end.receipts);
+                    let at = |name| (Arc::clone(name), Arc::clone(&end.item.key), package.digest);
                     confirmed
                         .filter(|(_, receipt)| receipt.code.is_none())
-                        .map(|(name, _)| (name.clone(), end.item.intent.key(), package.digest))
+                        .map(|(name, _)| at(name))
                         .collect()
                 }
-                (None, _) => Vec::new(),
+                None => Vec::new(),
             };
             let finished = Finished {
                 outcome: end.outcome,
@@ -309,7 +313,7 @@ impl Desk {
                 self.end_if_final(seq);
             }
             Err(Rejection { code, message, .. }) => {
-                self.ending.insert(seq, Ending::Out(item.intent.key()));
+                self.ending.insert(seq, Ending::Out(Arc::clone(&item.key)));
                 self.ended.push(End {
                     item,
                     package: None,
@@ -381,7 +385,7 @@ impl Desk {
             self.start(seq, settings, now);
         }
         let (at, flights) = (&self.lanes[lane], &self.flights);
-        let left: HashMap<Seq, Duration> = flights
+        let left: SeqMap<Duration> = flights
             .iter()
             .filter_map(|(seq, flight)| match &flight.states[lane] {
                 State::Underway { clock, .. } => {
@@ -435,7 +439,7 @@ impl Desk {
         now: Instant,
         random: u64,
     ) {
-        let sink = self.lanes[lane].name.clone();
+        let sink = &self.lanes[lane].name;
         let Some(flight) = self.flights.get_mut(&seq) else { return };
         let several = flight.states.len() > 1;
         let State::Underway { attempts, clock, step, is_pending } = &mut flight.states[lane] else {
@@ -443,46 +447,43 @@ impl Desk {
         };
         *is_pending = matches!(answer, Answer::Pending { .. });
         let elapsed = clock.spent(&self.lanes[lane], settings.outages_count, now);
-        let mut kept = Progress {
+        let kept = |attempts: u32, step: &Option<String>, receipt: Option<&Receipt>| Progress {
             seq,
-            sink,
-            attempts: *attempts,
+            sink: sink.clone(),
+            attempts,
             spent_ms: elapsed.as_millis() as u64,
             step: step.clone(),
-            receipt: None,
+            receipt: receipt.cloned(),
         };
         match answer {
             Answer::Pending { step: reached, again } => {
-                *step = Some(reached.0.clone());
-                kept.step = Some(reached.0);
+                *step = Some(reached.0);
+                self.progress.push(kept(*attempts, step, None));
                 self.lanes[lane].wait(seq, now + again);
-                self.progress.push(kept);
             }
             Answer::Done(mut confirmation) => {
-                confirmation.unchanged &= !has_begun(&flight.item, &kept.sink);
-                let receipt = confirmed(kept.sink.clone(), *attempts + 1, confirmation);
-                flight.states[lane] = State::Final(receipt.clone());
+                confirmation.unchanged &= !has_begun(&flight.item, sink);
+                let receipt = confirmed(sink.clone(), *attempts + 1, confirmation);
                 if several {
                     // The others may take long: a restart must not deliver here again.
-                    kept.receipt = Some(receipt);
-                    self.progress.push(kept);
+                    self.progress.push(kept(*attempts, step, Some(&receipt)));
                 }
+                flight.states[lane] = State::Final(receipt);
             }
             Answer::Failed(fault) => {
                 *attempts += 1;
-                kept.attempts = *attempts;
                 match next_try(&fault, &settings.retry, *attempts, elapsed, random) {
                     Some(delay) => {
+                        self.progress.push(kept(*attempts, step, None));
                         self.lanes[lane].wait(seq, now + delay);
                     }
                     None => {
-                        let receipt = given_up(kept.sink.clone(), *attempts, fault, step.is_some());
-                        flight.states[lane] = State::Final(receipt.clone());
-                        kept.receipt = Some(receipt);
+                        let receipt = given_up(sink.clone(), *attempts, fault, step.is_some());
+                        if several {
+                            self.progress.push(kept(*attempts, step, Some(&receipt)));
+                        }
+                        flight.states[lane] = State::Final(receipt);
                     }
-                }
-                if several || kept.receipt.is_none() {
-                    self.progress.push(kept);
                 }
             }
         }
@@ -506,7 +507,7 @@ impl Desk {
         // Nothing of a delivery that has ended is worth keeping: the end says it all.
         self.progress.retain(|progress| progress.seq != seq);
         let (outcome, code, message) = sum_up(&receipts);
-        self.ending.insert(seq, Ending::Out(item.intent.key()));
+        self.ending.insert(seq, Ending::Out(Arc::clone(&item.key)));
         self.ended.push(End {
             item,
             package: Some(package),
@@ -586,18 +587,25 @@ fn given_up(sink: String, attempts: u32, fault: Fault, has_begun: bool) -> Recei
 
 /// The outcome of an intent from its sinks' receipts.
 fn sum_up(receipts: &[Receipt]) -> (Outcome, Code, String) {
-    let said = |receipt: &Receipt| {
-        let what = receipt.message.as_deref().or(receipt.location.as_deref()).unwrap_or_default();
-        format!("{}: {what}", receipt.sink)
-    };
     if let Some(code) = receipts.iter().find_map(|receipt| receipt.code) {
         let parked = receipts.iter().filter(|receipt| receipt.code.is_some());
-        return (Outcome::Parked, code, parked.map(said).collect::<Vec<_>>().join("; "));
+        return (Outcome::Parked, code, said("", parked));
     }
-    let places = receipts.iter().map(said).collect::<Vec<_>>().join("; ");
     if receipts.iter().all(|receipt| receipt.unchanged) {
-        (Outcome::Unchanged, Code::Unchanged, format!("already as wanted at {places}"))
+        (Outcome::Unchanged, Code::Unchanged, said("already as wanted at ", receipts.iter()))
     } else {
-        (Outcome::Delivered, Code::Delivered, format!("delivered to {places}"))
+        (Outcome::Delivered, Code::Delivered, said("delivered to ", receipts.iter()))
     }
+}
+
+/// What each sink said, after `before`.
+fn said<'a>(before: &str, receipts: impl Iterator<Item = &'a Receipt>) -> String {
+    let mut text = String::with_capacity(128);
+    text.push_str(before);
+    for (index, receipt) in receipts.enumerate() {
+        let what = receipt.message.as_deref().or(receipt.location.as_deref()).unwrap_or_default();
+        let between = if index == 0 { "" } else { "; " };
+        [between, &receipt.sink, ": ", what].iter().for_each(|part| text.push_str(part));
+    }
+    text
 }

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use crate::compose::Package;
 use crate::ledger::{Finished, Progress};
-use crate::model::{Intent, Record, Seq};
+use crate::model::{Intent, Record, Seq, TargetKey};
 use crate::processor::Token;
 
 /// An accepted intent that has not ended.
 #[derive(Debug)]
 pub struct Item {
     /// Its record so far, with the outcome pending.
-    pub record: Record,
+    pub record: Box<Record>,
     /// The name in `work/`; absent for an operand of `batch`.
     pub claim: Option<Vec<u8>>,
     pub intent: Arc<Intent>,
+    /// What the intent acts on.
+    pub key: Arc<TargetKey>,
     pub document: Arc<[u8]>,
     /// How far each sink had come when it was read from the ledger.
     pub progress: Vec<Progress>,
@@ -37,15 +39,14 @@ pub struct Job {
     pub spent_ms: u64,
 }
 
-/// The record that the pending `record` becomes.
-pub fn complete(mut record: Record, finished: &Finished) -> Record {
+/// Completes the pending `record`.
+pub fn complete(record: &mut Record, finished: Finished) {
+    record.end_to_end_seconds = Some(finished.finished_at.seconds_since(record.received_at));
     record.finished_at = Some(finished.finished_at);
     record.outcome = finished.outcome;
     record.code = Some(finished.code);
-    record.message = Some(finished.message.clone());
+    record.message = Some(finished.message);
     record.superseded_by = finished.superseded_by;
-    record.violations = finished.violations.clone();
-    record.receipts = finished.receipts.clone();
-    record.end_to_end_seconds = Some(finished.finished_at.seconds_since(record.received_at));
-    record
+    record.violations = finished.violations;
+    record.receipts = finished.receipts;
 }

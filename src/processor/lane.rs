@@ -1,13 +1,13 @@
 //! One sink's queue: what is ready for it, what waits for a time, what is out.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::batch::Room;
 use crate::breaker::{self, Breaker, Turn};
 use crate::limits::GROUP_BYTES_MAX;
-use crate::model::Seq;
+use crate::model::{Seq, SeqMap};
 use crate::rate::Bucket;
 use crate::sink::{Answer, Step};
 
@@ -18,7 +18,7 @@ pub struct Answered {
     pub lane: usize,
     pub answers: Vec<(Seq, Answer)>,
     /// What the sink has put into the journal meanwhile, by intent; the newest counts.
-    pub steps: HashMap<Seq, Step>,
+    pub steps: SeqMap<Step>,
 }
 
 /// What a sink can take.
@@ -44,7 +44,7 @@ pub struct Lane {
     /// Batches that are with the sink's threads.
     out: usize,
     /// The intents in them, and whether a wake has come for one since.
-    away: HashMap<Seq, bool>,
+    away: SeqMap<bool>,
     breaker: Breaker,
     /// How many the breaker lets out now.
     admitted: usize,
@@ -70,7 +70,7 @@ impl Lane {
             ready: VecDeque::new(),
             timers: BinaryHeap::new(),
             out: 0,
-            away: HashMap::new(),
+            away: SeqMap::default(),
             breaker: Breaker::default(),
             admitted: usize::MAX,
             reason: String::new(),

@@ -1,7 +1,7 @@
 //! Names in the archive that are promised to an intent and not yet used.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ledger::{ArchivePlan, OpenIntent};
 use crate::model::FileName;
@@ -11,17 +11,32 @@ use crate::spool::Shelf;
 /// Archive names that are planned and not yet used, so that two intents never plan the same.
 #[derive(Debug, Default)]
 pub struct Names {
-    planned: Mutex<HashSet<(Shelf, Vec<u8>)>>,
+    planned: Mutex<Planned>,
+}
+
+#[derive(Debug, Default)]
+struct Planned {
+    processed: HashSet<Vec<u8>>,
+    failed: HashSet<Vec<u8>>,
+}
+
+impl Planned {
+    fn of(&mut self, shelf: Shelf) -> &mut HashSet<Vec<u8>> {
+        match shelf {
+            Shelf::Processed => &mut self.processed,
+            Shelf::Failed => &mut self.failed,
+        }
+    }
 }
 
 impl Names {
     /// The names that an earlier leader planned for what it finished and perhaps did not archive.
     pub fn promised(unarchived: &[OpenIntent]) -> Self {
-        let names = unarchived.iter().filter_map(|open| {
-            let finished = open.finished.as_ref()?;
-            Some((archive::shelf(finished.outcome), finished.archived_as.clone()?))
-        });
-        Names { planned: Mutex::new(names.collect()) }
+        let mut planned = Planned::default();
+        for finished in unarchived.iter().filter_map(|open| open.finished.as_ref()) {
+            planned.of(archive::shelf(finished.outcome)).extend(finished.archived_as.clone());
+        }
+        Names { planned: Mutex::new(planned) }
     }
 
     /// Plans under which name a file will be archived; `in_use` tells what lies in the directory.
@@ -32,19 +47,25 @@ impl Names {
         in_use: impl FnOnce(&[u8]) -> bool,
     ) -> ArchivePlan {
         let safe = file.safe();
-        let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = (shelf, safe.clone().into_bytes());
-        let taken = planned.contains(&name) || in_use(&name.1);
-        if !taken {
-            planned.insert(name);
+        let planned_already = !self.lock().of(shelf).insert(safe.clone().into_bytes());
+        // Asked with the name planned, so that nobody has to wait for the directory with us.
+        let taken = planned_already || in_use(safe.as_bytes());
+        if taken && !planned_already {
+            self.used(shelf, [safe.as_bytes()]);
         }
         ArchivePlan { safe, taken }
     }
 
-    /// Lets go of a name: the document lies under it, where `in_use` sees it.
-    pub fn used(&self, shelf: Shelf, name: &[u8]) {
-        let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
-        planned.remove(&(shelf, name.to_vec()));
+    /// Lets go of names: the documents lie under them, where `in_use` sees them.
+    pub fn used<'a>(&self, shelf: Shelf, names: impl IntoIterator<Item = &'a [u8]>) {
+        let mut planned = self.lock();
+        for name in names {
+            planned.of(shelf).remove(name);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Planned> {
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -61,7 +82,7 @@ mod tests {
         let plan = |seq| names.plan(Shelf::Failed, &file, |_| false).name(Seq(seq));
         assert_eq!(plan(1), b"intent-a.json");
         assert_eq!(plan(2), b"2.intent-a.json");
-        names.used(Shelf::Failed, b"intent-a.json");
+        names.used(Shelf::Failed, [&b"intent-a.json"[..]]);
         assert_eq!(names.plan(Shelf::Failed, &file, |_| true).name(Seq(3)), b"3.intent-a.json");
     }
 

@@ -50,17 +50,18 @@ pub fn resumed(open: OpenIntent, window: &Window) -> Result<Option<Item>, Error>
     let intent = schema::reread(&document).map_err(damaged)?;
     Ok(Some(Item {
         claim: open.claim,
+        key: Arc::new(intent.key()),
         intent: Arc::new(intent),
         token: window.force(document.len()),
         document: document.into(),
         progress: open.progress,
         resumed: true,
-        record: open.record,
+        record: Box::new(open.record),
     }))
 }
 
 /// The last step of an intent that an earlier leader finished; `None` if it is not finished.
 pub fn repeated(open: OpenIntent, window: &Window) -> Option<archive::Request> {
     let finished = open.finished?;
-    Some(archive::request(open.record, open.claim, &finished, window.force(0)))
+    Some(archive::request(Box::new(open.record), open.claim, finished, window.force(0)))
 }

@@ -11,7 +11,7 @@ use crate::processor::{Item, Token, archive};
 #[derive(Debug)]
 pub struct Submission {
     acceptance: Option<Acceptance>,
-    intent: Option<Intent>,
+    intent: Option<Arc<Intent>>,
     bytes: usize,
     token: Token,
 }
@@ -37,7 +37,7 @@ impl Submission {
     ) -> Self {
         let (verdict, intent, bytes) = match judged.verdict {
             Ok(Admitted { document, intent }) => {
-                let summary = IntentSummary::from(&intent);
+                let summary = IntentSummary::from(&*intent);
                 let source = intent.source.map(|source| source.as_str().to_owned());
                 let bytes = document.len();
                 (Verdict::Admitted { document, intent: summary, source }, Some(intent), bytes)
@@ -61,7 +61,7 @@ impl Submission {
     /// Passes on what has been accepted as `seq`.
     pub fn admit(self, acceptance: Acceptance, seq: Seq, epoch: u64) -> Admission {
         let Acceptance { file, claim, mode, received_at, digest, verdict } = acceptance;
-        let mut record = Record {
+        let mut record = Box::new(Record {
             seq,
             file,
             digest,
@@ -79,7 +79,7 @@ impl Submission {
             receipts: Vec::new(),
             end_to_end_seconds: None,
             earlier: Vec::new(),
-        };
+        });
         match (verdict, self.intent) {
             (Verdict::Admitted { document, intent: summary, source }, Some(intent)) => {
                 record.intent = Some(summary);
@@ -89,8 +89,9 @@ impl Submission {
                 Admission::Item(Item {
                     record,
                     claim,
-                    intent: Arc::new(intent),
-                    document: document.into(),
+                    key: Arc::new(intent.key()),
+                    intent,
+                    document,
                     progress: Vec::new(),
                     resumed: false,
                     token,
@@ -98,7 +99,7 @@ impl Submission {
             }
             (Verdict::Rejected { rejection, archive }, _) => {
                 let finished = Finished::rejected(seq, &rejection, archive.as_ref(), received_at);
-                Admission::Refused(archive::request(record, claim, &finished, self.token))
+                Admission::Refused(archive::request(record, claim, finished, self.token))
             }
             (Verdict::Admitted { .. }, None) => {
                 unreachable!("an admitted document comes with its intent")

@@ -69,7 +69,7 @@ impl Spool {
         claimed_as: &[u8],
         shelf: Shelf,
         planned: &[u8],
-        spare: &[u8],
+        spare: impl FnOnce() -> Vec<u8>,
     ) -> Result<Archived, Error> {
         let shelf = self.shelf(shelf);
         let flags = if fault::is_mutant("archive.replace") {
@@ -91,10 +91,11 @@ impl Spool {
             Ok(()) => Ok(Archived::AsPlanned),
             // It may as well be the shelf that is gone: then the claim must not be forgotten.
             Err(Errno::NOENT) if self.work.has(claimed_as) == Ok(false) => Ok(Archived::Gone),
-            Err(Errno::EXIST) => match moved(spare) {
-                Ok(()) => Ok(Archived::Elsewhere(spare.to_vec())),
-                Err(source) => Err(failed(source)),
-            },
+            Err(Errno::EXIST) => {
+                let spare = spare();
+                moved(&spare).map_err(failed)?;
+                Ok(Archived::Elsewhere(spare))
+            }
             Err(source) => Err(failed(source)),
         }
     }

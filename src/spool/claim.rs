@@ -4,13 +4,14 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::fault;
 use crate::model::{FileKind, FileName, Fingerprint, Sighting, derived};
 use crate::settle::{Peek, Writers};
-use crate::spool::look::sighting;
+use crate::spool::look::{fingerprint, kind, sighting};
 use crate::spool::{Directory, Error, Inbox, Spool};
 use crate::sys::Lease;
 
@@ -81,7 +82,7 @@ impl Inbox {
             Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::XDEV) => return Ok(None),
             Err(source) => return Err(look(source)),
         };
-        let sighting = sight_open(&fd, name).map_err(look)?;
+        let sighting = sighting(name.clone(), &stat_open(&fd).map_err(look)?);
         if sighting.kind != FileKind::Regular || sighting.links == 0 {
             return Ok(None);
         }
@@ -139,14 +140,15 @@ impl Inbox {
             Err(source) => return Err(Error::Claim { name: file, source: source.into() }),
         }
         // From here on it is in `work/`, so whatever fails must not make anybody forget it.
-        let Ok(now) = sight_at(&spool.work, &claimed_as, &file) else {
+        let Ok(now) = stat_at(&spool.work, &claimed_as) else {
             return Ok(Claimed::Other(claimed_as));
         };
+        let print = fingerprint(&now);
         // The number of an inode is used again: a link may have become a file under it.
-        let is_same = now.kind == sighting.kind
-            && (now.print.device, now.print.inode) == (sighting.print.device, sighting.print.inode);
+        let is_same = kind(&now) == sighting.kind
+            && (print.device, print.inode) == (sighting.print.device, sighting.print.inode);
         if is_same {
-            return Ok(Claimed::Taken(Claim { claimed_as, file, print: now.print, fd: None }));
+            return Ok(Claimed::Taken(Claim { claimed_as, file, print, fd: None }));
         }
         match rename(&spool.work, &claimed_as, &self.directory, file.as_bytes()) {
             Ok(()) => Ok(Claimed::Left),
@@ -163,8 +165,9 @@ impl Spool {
     /// It cannot be looked at.
     pub fn reclaim(&self, claimed_as: &[u8]) -> Result<Option<(Claim, Sighting)>, Error> {
         let file = original_name(claimed_as);
-        match sight_at(&self.work, claimed_as, &file) {
-            Ok(sighting) => {
+        match stat_at(&self.work, claimed_as) {
+            Ok(stat) => {
+                let sighting = sighting(file.clone(), &stat);
                 let claimed_as = claimed_as.to_vec();
                 let print = sighting.print;
                 Ok(Some((Claim { claimed_as, file, print, fd: None }, sighting)))
@@ -220,7 +223,7 @@ impl Spool {
         }
         let bytes =
             fault::step("claim.read", || read_whole(fd, before.len as usize)).map_err(read)?;
-        let after = sight_open(fd, &claim.file).map_err(|source| read(source.into()))?.print;
+        let after = fingerprint(&stat_open(fd).map_err(|source| read(source.into()))?);
         let is_alone = lease.is_none_or(Lease::end);
         if before != after || bytes.len() as u64 != before.len || !is_alone {
             return Ok(Content::Unsettled);
@@ -268,15 +271,13 @@ fn rename(from: &Directory, old: &[u8], to: &Directory, new: &[u8]) -> Result<()
     rustix::fs::renameat_with(&from.fd, old, &to.fd, new, RenameFlags::NOREPLACE)
 }
 
-fn sight_open(fd: &File, name: &FileName) -> Result<Sighting, Errno> {
-    let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
-    Ok(sighting(name.clone(), &stat))
+fn stat_open(fd: &File) -> Result<Statx, Errno> {
+    rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
 }
 
-fn sight_at(directory: &Directory, name: &[u8], shown: &FileName) -> Result<Sighting, Errno> {
+fn stat_at(directory: &Directory, name: &[u8]) -> Result<Statx, Errno> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    let stat = rustix::fs::statx(&directory.fd, name, flags, StatxFlags::BASIC_STATS)?;
-    Ok(sighting(shown.clone(), &stat))
+    rustix::fs::statx(&directory.fd, name, flags, StatxFlags::BASIC_STATS)
 }
 
 fn writers_of(fd: &File) -> Writers {
@@ -293,17 +294,15 @@ fn writers_of(fd: &File) -> Writers {
 /// Reads from the start, one byte more than there ought to be: a shorter answer is the end of the file,
 /// so that a second call need not ask for it.
 fn read_whole(fd: &File, len: usize) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![0; len + 1];
-    let mut filled = 0;
-    while filled < len {
-        match fd.read_at(&mut bytes[filled..], filled as u64) {
+    let mut bytes = Vec::with_capacity(len + 1);
+    while bytes.len() < len {
+        let at = bytes.len() as u64;
+        match rustix::io::pread(fd, spare_capacity(&mut bytes), at) {
             Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    bytes.truncate(filled);
     Ok(bytes)
 }
 

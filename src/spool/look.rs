@@ -105,26 +105,34 @@ pub fn sort_by_arrival(sightings: &mut [Sighting]) {
 }
 
 pub(super) fn sighting(name: FileName, stat: &Statx) -> Sighting {
+    Sighting {
+        name,
+        kind: kind(stat),
+        print: fingerprint(stat),
+        links: stat.stx_nlink,
+        owner: stat.stx_uid,
+    }
+}
+
+pub(super) fn kind(stat: &Statx) -> FileKind {
+    match FileType::from_raw_mode(stat.stx_mode.into()) {
+        FileType::RegularFile => FileKind::Regular,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        _ => FileKind::Special,
+    }
+}
+
+pub(super) fn fingerprint(stat: &Statx) -> Fingerprint {
     let nanoseconds = |time: rustix::fs::StatxTimestamp| {
         i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
     };
-    Sighting {
-        name,
-        kind: match FileType::from_raw_mode(stat.stx_mode.into()) {
-            FileType::RegularFile => FileKind::Regular,
-            FileType::Directory => FileKind::Directory,
-            FileType::Symlink => FileKind::Symlink,
-            _ => FileKind::Special,
-        },
-        print: Fingerprint {
-            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
-            inode: stat.stx_ino,
-            len: stat.stx_size,
-            mtime_ns: nanoseconds(stat.stx_mtime),
-            ctime_ns: nanoseconds(stat.stx_ctime),
-        },
-        links: stat.stx_nlink,
-        owner: stat.stx_uid,
+    Fingerprint {
+        device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+        inode: stat.stx_ino,
+        len: stat.stx_size,
+        mtime_ns: nanoseconds(stat.stx_mtime),
+        ctime_ns: nanoseconds(stat.stx_ctime),
     }
 }
 

@@ -119,7 +119,8 @@ impl Stage {
             for (taken, _) in &group {
                 let name = taken.claim.file.as_bytes();
                 let moved =
-                    self.spool.archive(&taken.claim.claimed_as, Shelf::Processed, name, name);
+                    self.spool
+                        .archive(&taken.claim.claimed_as, Shelf::Processed, name, || name.to_vec());
                 moved.map_err(Error::Spool)?;
             }
         }

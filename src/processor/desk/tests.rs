@@ -1,7 +1,5 @@
 //! The desk with scripted sinks: time is counted in seconds from its start.
 
-use std::collections::HashMap;
-
 use super::*;
 use crate::model::{Earlier, FileName, Intent, Mode, Record};
 use crate::processor::Window;
@@ -92,8 +90,9 @@ impl Bench {
             earlier: Vec::new(),
         };
         Item {
-            record,
+            record: Box::new(record),
             claim: None,
+            key: Arc::new(intent.key()),
             intent: Arc::new(intent),
             token: self.window.force(document.len()),
             document: document.into(),
@@ -109,14 +108,14 @@ impl Bench {
     }
 
     fn answer(&mut self, lane: usize, answers: Vec<(Seq, Answer)>, seconds: u64) {
-        self.answer_with_steps(lane, answers, HashMap::new(), seconds);
+        self.answer_with_steps(lane, answers, SeqMap::default(), seconds);
     }
 
     fn answer_with_steps(
         &mut self,
         lane: usize,
         answers: Vec<(Seq, Answer)>,
-        steps: HashMap<Seq, Step>,
+        steps: SeqMap<Step>,
         seconds: u64,
     ) {
         let now = self.at(seconds);
@@ -135,7 +134,7 @@ fn a_failed_delivery_keeps_the_step_that_was_journalled_last() {
     let seq = bench.admit("web");
     for (seconds, step) in [(0, "drafted"), (10, "proposed")] {
         assert_eq!(bench.batch(0, seconds).len(), 1);
-        let journalled = HashMap::from([(seq, Step(step.to_owned()))]);
+        let journalled = SeqMap::from_iter([(seq, Step(step.to_owned()))]);
         let answers = vec![(seq, failed(Code::SinkUnavailable))];
         bench.answer_with_steps(0, answers, journalled, seconds);
         let kept = bench.desk.take_progress();
@@ -558,7 +557,7 @@ fn a_retried_intent_whose_earlier_try_may_have_written_is_not_unchanged() {
         Answer::Failed(fault)
     };
     bench.batch(0, 0);
-    let journalled = HashMap::from([(seq, Step("written".to_owned()))]);
+    let journalled = SeqMap::from_iter([(seq, Step("written".to_owned()))]);
     bench.answer_with_steps(0, vec![(seq, given_up())], journalled, 0);
     bench.batch(1, 0);
     bench.answer(1, vec![(seq, given_up())], 0);

@@ -171,7 +171,7 @@ impl Sink for Package {
             return Ok(batch.iter().map(|_| Answer::Failed(fault.clone())).collect());
         }
         self.slots.sweep(&self.tree.staging, Instant::now());
-        let mut names = HashSet::new();
+        let mut names = HashSet::with_capacity(batch.len());
         let mut plans: Vec<Plan> = Vec::with_capacity(batch.len());
         for delivery in batch {
             let fresh = names.insert(delivery.package.name.as_str());
@@ -335,7 +335,8 @@ impl Package {
     }
 
     fn done(&self, name: &str, unchanged: bool) -> Answer {
-        let location = self.tree.path.join(name).to_string_lossy().into_owned();
+        let dir = self.tree.path.to_string_lossy();
+        let location = [dir.trim_end_matches('/'), "/", name].concat();
         Answer::Done(Confirmation { location, unchanged, further: Default::default() })
     }
 

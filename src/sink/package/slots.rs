@@ -16,7 +16,8 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, fchmod, fstat, linkat, mkdirat, openat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, linkat, mkdirat, openat, openat2,
+    unlinkat,
 };
 use rustix::io::{Errno, retry_on_intr};
 
@@ -45,13 +46,6 @@ const ENTRIES_MAX: usize = 512;
 
 /// Who numbers slots side by side, so that no two have the same name.
 const HANDS: u64 = 2;
-
-/// When a directory was made: one made just now is empty, and nobody else has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Made {
-    Now,
-    Before,
-}
 
 /// A directory in staging that no other process uses.
 #[derive(Debug)]
@@ -140,21 +134,43 @@ impl Slots {
         if self.retired.len() >= RETIRED_MAX {
             return Err(io::Error::other("too many replaced packages are still in retirement"));
         }
-        let (slot, dir, made) = self.take(staging, now)?;
-        let filled = match made {
-            Made::Now if self.modes_hold => fill_new(&dir, files).map(|()| true),
-            Made::Now | Made::Before => fill(&dir, files),
+        let (slot, dir) = match self.reuse(staging, now)? {
+            Some((slot, dir)) => (slot, Some(dir)),
+            None => (self.make(staging)?, None),
         };
-        match filled.and_then(|held| link_further(&dir, old).map(|()| held)) {
-            Ok(held) => {
-                self.modes_hold = held && made == Made::Now;
-                Ok(slot)
-            }
+        match self.fill(staging, &slot, dir, files, old) {
+            Ok(()) => Ok(slot),
             Err(error) => {
                 self.discard(slot, now);
                 Err(error)
             }
         }
+    }
+
+    /// Fills a slot; `dir` is its directory where that was there before, and may hold anything.
+    fn fill(
+        &mut self,
+        staging: &OwnedFd,
+        slot: &Slot,
+        dir: Option<OwnedFd>,
+        files: &[File],
+        old: Option<&Ours>,
+    ) -> io::Result<()> {
+        let further = old.map_or(&[][..], |old| &old.further);
+        let is_new = dir.is_none();
+        let dir = match dir {
+            Some(dir) => dir,
+            None if self.modes_hold && further.is_empty() => {
+                return fill_new(staging, &slot.name, files);
+            }
+            None => open_dir(staging, slot.name.as_str())?,
+        };
+        let held = fill(&dir, files)?;
+        if let Some(old) = old {
+            link(&old.dir, further, &dir)?;
+        }
+        self.modes_hold = held && is_new;
+        Ok(())
     }
 
     /// Takes back a slot whose directory was visible until now.
@@ -204,13 +220,13 @@ impl Slots {
         }
     }
 
-    /// A ripe directory of ours, else a new one.
-    fn take(&mut self, staging: &OwnedFd, now: Instant) -> io::Result<(Slot, OwnedFd, Made)> {
+    /// A ripe directory of ours, if there is one.
+    fn reuse(&mut self, staging: &OwnedFd, now: Instant) -> io::Result<Option<(Slot, OwnedFd)>> {
         while self.retired.front().is_some_and(|retired| retired.free_at <= now) {
             let Some(Retired { number, .. }) = self.retired.pop_front() else { break };
             let slot = Slot { number, name: self.name(number) };
             match open_dir(staging, slot.name.as_str()) {
-                Ok(dir) if is_ours(&dir)? => return Ok((slot, dir, Made::Before)),
+                Ok(dir) if is_ours(&dir)? => return Ok(Some((slot, dir))),
                 // Gone or someone else's by now: then a new one does as well.
                 Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => {}
                 Err(error) => {
@@ -219,18 +235,16 @@ impl Slots {
                 }
             }
         }
+        Ok(None)
+    }
+
+    /// A new directory: empty, and nobody else's.
+    fn make(&mut self, staging: &OwnedFd) -> io::Result<Slot> {
         let number = self.next;
         self.next += HANDS;
         let slot = Slot { number, name: self.name(number) };
         fault::step("stage.mkdir", || mkdirat(staging, slot.name.as_str(), DIR_MODE))?;
-        match open_dir(staging, slot.name.as_str()) {
-            Ok(dir) => Ok((slot, dir, Made::Now)),
-            Err(error) => {
-                // It exists and is empty; the next attempt takes it.
-                self.discard(slot, now);
-                Err(error.into())
-            }
-        }
+        Ok(slot)
     }
 
     fn name(&self, number: u64) -> String {
@@ -261,20 +275,26 @@ fn fill(dir: &OwnedFd, files: &[File]) -> io::Result<bool> {
     Ok(held)
 }
 
-/// Fills a directory that was made just now, where modes come out right.
-fn fill_new(dir: &OwnedFd, files: &[File]) -> io::Result<()> {
+/// Fills a directory that was made just now, where modes come out right. It is not opened: its files are
+/// reached through its name, and never through a link that somebody may have put in its place.
+fn fill_new(staging: &OwnedFd, slot: &str, files: &[File]) -> io::Result<()> {
+    let flags = OPEN_FILE | OFlags::CREATE | OFlags::EXCL;
+    let mut path = String::with_capacity(slot.len() + 32);
     for file in files {
+        path.clear();
+        [slot, "/", file.name].iter().for_each(|part| path.push_str(part));
         fault::step("stage.write", || {
-            create(dir, file.name)?.write_all_at(file.text.as_bytes(), 0)
+            let create =
+                || openat2(staging, path.as_str(), flags, FILE_MODE, ResolveFlags::NO_SYMLINKS);
+            FsFile::from(retry_on_intr(create)?).write_all_at(file.text.as_bytes(), 0)
         })?;
     }
     Ok(())
 }
 
-fn link_further(dir: &OwnedFd, old: Option<&Ours>) -> io::Result<()> {
-    let Some(old) = old else { return Ok(()) };
-    for name in &old.further {
-        linkat(&old.dir, name, dir, name, AtFlags::empty())?;
+fn link(from: &OwnedFd, names: &[CString], to: &OwnedFd) -> io::Result<()> {
+    for name in names {
+        linkat(from, name, to, name, AtFlags::empty())?;
     }
     Ok(())
 }

@@ -140,6 +140,7 @@ pub fn no_room(options: &Options) -> Tally {
             ("write", room),
             ("mkdirat", room),
             ("openat", room),
+            ("openat2", room),
             ("renameat", room),
             ("renameat2", room),
             ("ftruncate", &["EFBIG"]),

@@ -68,7 +68,7 @@ impl Ledger {
                         target: intent.target.clone(),
                     });
                     record.intent = Some(intent.clone());
-                    document = Some(bytes.clone());
+                    document = Some(bytes.to_vec());
                 }
                 Verdict::Rejected { rejection, archive } => {
                     let at = acceptance.received_at;
@@ -103,8 +103,8 @@ impl Ledger {
             return violations.push(format!("{seq} ends twice"));
         }
         for (sink, key, digest) in &finish.reached {
-            let before = self.targets.insert((sink.clone(), key.clone()), (seq, *digest));
-            let receipt = finish.finished.receipts.iter().find(|receipt| &receipt.sink == sink);
+            let before = self.targets.insert((sink.to_string(), (**key).clone()), (seq, *digest));
+            let receipt = finish.finished.receipts.iter().find(|receipt| *receipt.sink == **sink);
             let same = before.is_some_and(|(_, before)| before == *digest);
             if receipt.is_some_and(|receipt| receipt.unchanged) && !same {
                 violations.push(format!(

@@ -223,7 +223,7 @@ fn ending(leader: &mut Leader, world: &World, ended: Ended) -> Ending {
     let taken = |name: &[u8]| world.disk.at(&(dir(shelf), name.to_vec())).is_some();
     finished.archived_as = Some(leader.names.plan(shelf, &record.file, taken).name(record.seq));
     let seq = record.seq;
-    let mut request = Some(archive::request(record, claim, &finished, token));
+    let mut request = Some(archive::request(record, claim, finished.clone(), token));
     if world.is(Mutant::ArchiveBeforeCommit) {
         leader.to_shelf.extend(request.take());
     }
@@ -329,7 +329,7 @@ fn archive_step(leader: &mut Leader, world: &mut World, mut request: archive::Re
                 Err(Refused::Taken) => {
                     match world.disk.rename(&work, (dir(shelf), spare.clone()), ns) {
                         Ok(_) => {
-                            leader.names.used(shelf, &planned);
+                            leader.names.used(shelf, [&planned[..]]);
                             request.archived_as = Some(spare);
                             3
                         }
@@ -353,7 +353,7 @@ fn archive_step(leader: &mut Leader, world: &mut World, mut request: archive::Re
         leader.shelf.current = Some((request, next));
         return;
     }
-    leader.names.used(shelf, &planned);
+    leader.names.used(shelf, [&planned[..]]);
     world.log.acked.entry(request.record.seq).or_insert(request.record.outcome);
     leader.shelf.unsynced.push(request.record.seq);
     leader.shelf.since.get_or_insert(world.now);

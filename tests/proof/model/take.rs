@@ -316,7 +316,7 @@ fn judge(world: &World, refused: Option<Code>, text: Text) -> Judged {
         (None, Text::Whole(index)) if world.documents[index].valid => {
             let document = &world.documents[index];
             let (intent, bytes) = (document.intent.clone(), document.bytes.clone());
-            let admitted = Admitted { document: bytes, intent };
+            let admitted = Admitted { document: bytes.into(), intent: intent.into() };
             return Judged { digest: Some(document.digest), verdict: Ok(admitted) };
         }
         (None, Text::Whole(_)) => Code::SchemaType,
