@@ -111,19 +111,26 @@ pub fn die_with_parent(command: &mut Command) {
 mod tests {
     use std::fs::{File, OpenOptions};
     use std::os::fd::AsFd;
+    use std::os::unix::fs::OpenOptionsExt;
 
     use super::*;
 
     #[test]
-    fn a_file_is_free_once_its_last_writer_has_closed_it() {
+    fn a_lease_is_had_once_the_last_writer_has_closed_and_keeps_others_out_until_it_ends() {
+        // The one that waits for the lease sends one.
+        ignore_signals().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         let writer = File::create(&path).unwrap();
         let reader = File::open(&path).unwrap();
-        assert!(!lease_is_free(reader.as_fd()).unwrap());
+        assert!(Lease::take(reader.as_fd()).unwrap().is_none());
         drop(writer);
-        assert!(lease_is_free(reader.as_fd()).unwrap());
-        assert!(lease_is_free(reader.as_fd()).unwrap(), "the lease is not held between two calls");
+        let lease = Lease::take(reader.as_fd()).unwrap().expect("nobody writes");
+        let mut open = OpenOptions::new();
+        let held = open.append(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap_err();
+        assert_eq!(held.kind(), std::io::ErrorKind::WouldBlock);
+        assert!(lease.end(), "a writer that waits takes nothing away yet");
+        drop(Lease::take(reader.as_fd()).unwrap().expect("nobody writes"));
         OpenOptions::new().append(true).open(&path).unwrap();
     }
 
@@ -131,7 +138,7 @@ mod tests {
     fn a_directory_has_no_lease() {
         let dir = tempfile::tempdir().unwrap();
         let dir = File::open(dir.path()).unwrap();
-        assert!(lease_is_free(dir.as_fd()).is_err());
+        assert!(Lease::take(dir.as_fd()).is_err());
     }
 
     #[test]

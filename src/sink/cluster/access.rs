@@ -5,10 +5,18 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, header};
-use kube::client::AuthError;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::Limited;
+use hyper::body::Incoming;
+use hyper_timeout::TimeoutConnector;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::middleware::AuthLayer;
+use kube::client::{AuthError, Body, ConfigExt};
 use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use secrecy::ExposeSecret;
+use tower::util::{BoxCloneSyncService, MapResponse};
+use tower::{BoxError, ServiceBuilder};
 
 use crate::config::ClusterAccess;
 use crate::sink::cluster::Trouble;
@@ -21,29 +29,88 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("intentd/", env!("CARGO_PKG_VERSION")));
 
-/// A client, and the server's address. A plugin of the kubeconfig is run and waited for.
+/// How long a connection is kept that nobody uses; servers and what lies before them close it after a
+/// minute or more, and one that is closed by us costs no lost call.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Most of a page of a list, or of a minute of a watch: five hundred objects of 128 KiB, where one
+/// has ten or so.
+const WATCHED_BYTES_MAX: usize = 64 << 20;
+
+/// Sends a request on a connection of its pool, which is looked after where it is called.
+pub type Caller = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
+
+/// What it takes to call a server.
+#[derive(Clone)]
+pub struct Clients {
+    /// For requests and their whole answers.
+    pub caller: Caller,
+    /// For watches and their lists, no answer of which is read beyond a bound.
+    pub watcher: kube::Client,
+    /// The server's address.
+    pub server: String,
+}
+
+/// The clients of one server with our credentials. A plugin of the kubeconfig is run and waited for.
 ///
 /// # Errors
 ///
 /// There are no usable credentials.
-pub async fn client(access: &ClusterAccess) -> Result<(kube::Client, String), Trouble> {
+pub async fn clients(access: &ClusterAccess) -> Result<Clients, Trouble> {
     let config = config(access).await.map_err(|said| Trouble::access(&said))?;
-    let address = config.cluster_url.to_string();
-    let client = kube::Client::try_from(config).map_err(|error| Trouble::access(&words(&error)))?;
-    Ok((client, address))
+    made(&config).map_err(|error| Trouble::access(&words(&error)))
+}
+
+/// Two clients, since the connections of each live where it is used. Not by the library's own
+/// constructor, whose clients pass each request through a task of their own.
+fn made(config: &Config) -> Result<Clients, kube::Error> {
+    let auth = config.auth_layer()?;
+    let caller = caller(config, auth.as_ref())?;
+    let bounded =
+        MapResponse::new(self::caller(config, auth.as_ref())?, |response: Response<_>| {
+            response.map(|body| Limited::new(body, WATCHED_BYTES_MAX))
+        });
+    let watcher = kube::Client::new(bounded, config.default_namespace.clone());
+    Ok(Clients { caller, watcher, server: config.cluster_url.to_string() })
+}
+
+fn caller(config: &Config, auth: Option<&AuthLayer>) -> Result<Caller, kube::Error> {
+    let mut connector = HttpConnector::new();
+    // The layer above it speaks TLS.
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    let connector = config.rustls_https_connector_with_connector(connector)?;
+    let mut connector = TimeoutConnector::new(connector);
+    connector.set_connect_timeout(Some(CONNECT_MAX));
+    connector.set_read_timeout(config.read_timeout);
+    connector.set_write_timeout(config.write_timeout);
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE_MAX)
+        .build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(auth)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(client);
+    Ok(BoxCloneSyncService::new(service))
 }
 
 /// What an error of the client's about credentials may be told as.
 pub fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Auth(error) => auth_words(error),
+        other => Chain(other).to_string(),
+    }
+}
+
+/// The same, of the part that gets the credentials.
+pub fn auth_words(error: &AuthError) -> String {
     let plugin = |what: String| format!("the credential plugin of the kubeconfig {what}");
     match error {
         // It prints credentials, and its command line may hold some.
-        kube::Error::Auth(AuthError::AuthExecRun { out, .. }) => {
-            plugin(format!("failed ({})", out.status))
-        }
-        kube::Error::Auth(AuthError::AuthExecParse(_)) => {
-            plugin("gave something else than credentials".to_owned())
-        }
+        AuthError::AuthExecRun { out, .. } => plugin(format!("failed ({})", out.status)),
+        AuthError::AuthExecParse(_) => plugin("gave something else than credentials".to_owned()),
         other => Chain(other).to_string(),
     }
 }
@@ -72,9 +139,10 @@ async fn config(access: &ClusterAccess) -> Result<Config, String> {
                     token has"
             .to_owned());
     }
-    // Ours is the only retry there is: kube's own would go on for hours.
-    config.default_retry = false;
-    config.connect_timeout = Some(CONNECT_MAX);
+    if let Some(proxy) = &config.proxy_url {
+        let host = proxy.host().unwrap_or_default();
+        return Err(format!("go by the proxy `{host}`: proxies are not supported"));
+    }
     config.headers.push((header::USER_AGENT, USER_AGENT));
     Ok(config)
 }

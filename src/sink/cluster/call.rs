@@ -5,19 +5,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use kube::client::Body;
+use hyper::body::Incoming;
+use kube::client::{AuthError, Body};
 use serde::de::DeserializeOwned;
+use tower::{BoxError, ServiceExt};
 
-use crate::sink::cluster::access::words;
+use crate::sink::cluster::access::{Caller, auth_words};
 use crate::sink::cluster::trouble::{Refusal, Trouble, innermost};
 
 /// Most of an answer that is read. The largest that is wanted is a package of Porch: 6 MiB of texts
 /// at the server's limit, which JSON may make twice as long.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
-
-/// Most of a page of a list, or of a minute of a watch: five hundred objects of 128 KiB, where one
-/// has ten or so.
-const WATCHED_BYTES_MAX: usize = 64 << 20;
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -89,10 +87,10 @@ impl Reply {
 }
 
 /// Sends a request and reads the whole answer.
-pub async fn send(client: &kube::Client, call: &Call<'_>, due: Instant) -> Result<Reply, Trouble> {
+pub async fn send(caller: Caller, call: &Call<'_>, due: Instant) -> Result<Reply, Trouble> {
     let request = call.request().map_err(|error| Trouble::lost(error.to_string()))?;
     let whole = async {
-        let response = client.send(request).await.map_err(unsent)?;
+        let response = caller.oneshot(request).await.map_err(unsent)?;
         read(response).await
     };
     tokio::time::timeout_at(due.into(), whole)
@@ -100,20 +98,7 @@ pub async fn send(client: &kube::Client, call: &Call<'_>, due: Instant) -> Resul
         .unwrap_or_else(|_| Err(Trouble::lost("it did not answer in time".to_owned())))
 }
 
-/// The client with a bound on each answer, which it would otherwise take in whatever its size.
-pub fn bounded(client: kube::Client) -> kube::Client {
-    let namespace = client.default_namespace().to_owned();
-    let sent = move |request: Request<Body>| {
-        let client = client.clone();
-        async move {
-            let response = client.send(request).await?;
-            Ok::<_, kube::Error>(response.map(|body| Limited::new(body, WATCHED_BYTES_MAX)))
-        }
-    };
-    kube::Client::new(tower::service_fn(sent), namespace)
-}
-
-async fn read(response: Response<Body>) -> Result<Reply, Trouble> {
+async fn read(response: Response<Incoming>) -> Result<Reply, Trouble> {
     let (head, body) = response.into_parts();
     let read = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
     let body = read.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
@@ -135,10 +120,10 @@ async fn read(response: Response<Body>) -> Result<Reply, Trouble> {
     Err(Trouble::Refused(Box::new(Refusal { retry_after, ..Refusal::read(status, &body) })))
 }
 
-fn unsent(error: kube::Error) -> Trouble {
-    match error {
-        kube::Error::Auth(_) => Trouble::access(&words(&error)),
-        _ => Trouble::lost(innermost(&error)),
+fn unsent(error: BoxError) -> Trouble {
+    match error.downcast::<AuthError>() {
+        Ok(error) => Trouble::access(&auth_words(&error)),
+        Err(other) => Trouble::lost(innermost(&*other)),
     }
 }
 

@@ -1,9 +1,12 @@
 //! The way to a cluster's API server, shared by all sinks that talk to the same one.
 //!
-//! One client and one connection pool for each server and credentials in a process; one small
-//! runtime for all of them. Nothing here retries on its own account, but for one thing: an answer
-//! `401` has had no effect, so credentials are read again from their files and the call is repeated
-//! once.
+//! One pool of connections for the calls to each server with each credentials in a process, and one
+//! for the watches. Calls are carried out by the thread that waits for them: its connections are
+//! looked after there and nowhere else, so that no thread has to wake another one for each of them.
+//! Watches go on in the background, on one thread for all.
+//!
+//! Nothing here retries on its own account, but for one thing: an answer `401` has had no effect, so
+//! credentials are read again from their files and the call is repeated once.
 //!
 //! Invariants: every call has a time by which it ends; no answer is read beyond a bound; a redirect
 //! is never followed, since the credentials would go with it.
@@ -16,24 +19,23 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 
 use crate::config::ClusterAccess;
+
+use access::Clients;
 
 pub use call::{Call, Content, Reply, escaped};
 pub use trouble::{Cause, Refusal, Trouble};
 
-/// Threads of the runtime: one, which carries bytes and decides nothing. More of them only wake each
-/// other.
-const THREADS: usize = 1;
-
 /// All clusters that a process talks to.
 #[derive(Debug)]
 pub struct Clusters {
-    runtime: Arc<Threads>,
+    runtimes: Arc<Runtimes>,
     known: Mutex<HashMap<ClusterAccess, Arc<Cluster>>>,
     turns: Arc<Turns>,
 }
@@ -45,19 +47,25 @@ type Turns = Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>;
 pub type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 impl Clusters {
-    /// Starts the runtime.
+    /// Starts the thread in the background.
     ///
     /// # Errors
     ///
-    /// Its thread cannot be started.
+    /// It cannot be started.
     pub fn new() -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
+        let calls = Builder::new_current_thread().enable_all().build()?;
+        let background = Builder::new_multi_thread()
+            .worker_threads(1)
             .thread_name("cluster")
             .enable_all()
             .build()?;
-        let runtime = Arc::new(Threads(Some(runtime)));
-        Ok(Clusters { runtime, known: Mutex::default(), turns: Arc::default() })
+        let runtimes =
+            Runtimes { calls: Runtime(Some(calls)), background: Runtime(Some(background)) };
+        Ok(Clusters {
+            runtimes: Arc::new(runtimes),
+            known: Mutex::default(),
+            turns: Arc::default(),
+        })
     }
 
     /// The cluster behind these settings. No file is read and nobody is called yet: what is wrong
@@ -65,26 +73,35 @@ impl Clusters {
     pub fn at(&self, access: ClusterAccess) -> Arc<Cluster> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let cluster = known.entry(access.clone()).or_insert_with(|| {
-            let (runtime, turns) = (Arc::clone(&self.runtime), Arc::clone(&self.turns));
-            let (client, reading) = (Arc::default(), Arc::default());
-            Arc::new(Cluster { access, runtime, turns, client, reading })
+            let (runtimes, turns) = (Arc::clone(&self.runtimes), Arc::clone(&self.turns));
+            let (slot, reading) = (Arc::default(), Arc::default());
+            Arc::new(Cluster { access, runtimes, turns, slot, reading })
         });
         Arc::clone(cluster)
     }
 }
 
-/// The runtime. A task of its own may be the last to let go of it, where waiting for its threads
+#[derive(Debug)]
+struct Runtimes {
+    /// Its work is done by those who wait for something in it; where several do, by one for all.
+    calls: Runtime,
+    background: Runtime,
+}
+
+/// A runtime. A task of its own may be the last to let go of it, where waiting for its threads
 /// would be a panic, so nobody does.
 #[derive(Debug)]
-struct Threads(Option<Runtime>);
+struct Runtime(Option<tokio::runtime::Runtime>);
 
-impl Threads {
-    fn get(&self) -> &Runtime {
+impl Deref for Runtime {
+    type Target = tokio::runtime::Runtime;
+
+    fn deref(&self) -> &Self::Target {
         self.0.as_ref().expect("it is only taken on drop")
     }
 }
 
-impl Drop for Threads {
+impl Drop for Runtime {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -95,20 +112,18 @@ impl Drop for Threads {
 /// One API server with our credentials there.
 pub struct Cluster {
     access: ClusterAccess,
-    runtime: Arc<Threads>,
+    runtimes: Arc<Runtimes>,
     turns: Arc<Turns>,
-    client: Arc<Mutex<Client>>,
+    slot: Arc<Mutex<Slot>>,
     /// One reads the credentials at a time: a plugin that hangs, hangs once.
     reading: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// The client and how often it has been made anew.
+/// The clients and how often they have been made anew.
 #[derive(Default)]
-struct Client {
+struct Slot {
     made: u64,
-    kept: Option<kube::Client>,
-    /// The server's address, once it is known.
-    server: String,
+    kept: Option<Clients>,
 }
 
 impl fmt::Debug for Cluster {
@@ -120,7 +135,13 @@ impl fmt::Debug for Cluster {
 impl Cluster {
     /// Runs what calls the server to its end, on this thread. Not to be used inside of a future.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.runtime.get().block_on(future)
+        self.runtimes.calls.block_on(async {
+            // Nobody has looked after the connections since the last call. The first turn is for what
+            // has become of them, the second for dropping those that the server has closed.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            future.await
+        })
     }
 
     /// Starts something that goes on beside the caller until it ends or is aborted.
@@ -128,7 +149,7 @@ impl Cluster {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.runtime.get().spawn(future)
+        self.runtimes.background.spawn(future)
     }
 
     /// Calls the server and waits for the whole answer, until `due` at the latest.
@@ -138,12 +159,12 @@ impl Cluster {
     /// The credentials cannot be read, the server refuses, or no whole answer came: then nobody
     /// knows whether the call had an effect.
     pub async fn call(&self, call: &Call<'_>, due: Instant) -> Result<Reply, Trouble> {
-        let (client, made) = self.client(due).await?;
-        match call::send(&client, call, due).await {
+        let (clients, made) = self.clients(due).await?;
+        match call::send(clients.caller, call, due).await {
             Err(Trouble::Refused(refusal)) if refusal.status == 401 => {
                 self.forget(made);
-                let (client, _) = self.client(due).await?;
-                call::send(&client, call, due).await
+                let (clients, _) = self.clients(due).await?;
+                call::send(clients.caller, call, due).await
             }
             Err(trouble @ Trouble::Lost { .. }) => {
                 // The files may say something else by now: a new certificate, a new address.
@@ -154,12 +175,17 @@ impl Cluster {
         }
     }
 
-    /// The client; the number tells it from the ones before.
+    /// The client for watches, to be used by what was spawned; the number tells it from the ones before.
     ///
     /// # Errors
     ///
     /// The credentials cannot be read, or not until `due`.
-    pub async fn client(&self, due: Instant) -> Result<(kube::Client, u64), Trouble> {
+    pub async fn watching(&self, due: Instant) -> Result<(kube::Client, u64), Trouble> {
+        let (clients, made) = self.clients(due).await?;
+        Ok((clients.watcher, made))
+    }
+
+    async fn clients(&self, due: Instant) -> Result<(Clients, u64), Trouble> {
         if let Some(kept) = self.kept() {
             return Ok(kept);
         }
@@ -169,41 +195,30 @@ impl Cluster {
         })
     }
 
-    /// The client for watches and their lists, no answer of which is read beyond a bound; to be called
-    /// by what was spawned.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Cluster::client`].
-    pub async fn watching(&self, due: Instant) -> Result<(kube::Client, u64), Trouble> {
-        let (client, made) = self.client(due).await?;
-        Ok((call::bounded(client), made))
+    fn kept(&self) -> Option<(Clients, u64)> {
+        let slot = self.lock();
+        slot.kept.clone().map(|kept| (kept, slot.made))
     }
 
-    fn kept(&self) -> Option<(kube::Client, u64)> {
-        let client = self.lock();
-        client.kept.clone().map(|kept| (kept, client.made))
-    }
-
-    /// Makes the client on a thread of its own: a credential plugin is waited for there.
-    async fn made(&self) -> Result<(kube::Client, u64), Trouble> {
+    /// Makes the clients on a thread of its own: a credential plugin is waited for there.
+    async fn made(&self) -> Result<(Clients, u64), Trouble> {
         let turn = Arc::clone(&self.reading).lock_owned().await;
         if let Some(kept) = self.kept() {
             return Ok(kept);
         }
-        let (access, runtime) = (self.access.clone(), self.runtime.get().handle().clone());
-        let slot = Arc::clone(&self.client);
-        // It is kept also where nobody waits any more.
+        let access = self.access.clone();
+        let background = self.runtimes.background.handle().clone();
+        let slot = Arc::clone(&self.slot);
+        // They are kept also where nobody waits any more.
         let read = move || {
             let _turn = turn;
-            let (fresh, address) = runtime.block_on(access::client(&access))?;
-            let mut client = slot.lock().unwrap_or_else(PoisonError::into_inner);
-            client.made += 1;
-            client.server = address;
-            client.kept = Some(fresh.clone());
-            Ok((fresh, client.made))
+            let fresh = background.block_on(access::clients(&access))?;
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            slot.made += 1;
+            slot.kept = Some(fresh.clone());
+            Ok((fresh, slot.made))
         };
-        self.runtime.get().spawn_blocking(read).await.unwrap_or_else(|_| {
+        self.runtimes.background.spawn_blocking(read).await.unwrap_or_else(|_| {
             let said = "the credentials cannot be used".to_owned();
             Err(Trouble::Access { said })
         })
@@ -216,8 +231,8 @@ impl Cluster {
     ///
     /// The credentials cannot be read, or others were at it until `due`.
     pub async fn turn(&self, thing: &str, due: Instant) -> Result<Turn, Trouble> {
-        self.client(due).await?;
-        let name = format!("{} {thing}", self.lock().server);
+        let (clients, _) = self.clients(due).await?;
+        let name = format!("{} {thing}", clients.server);
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(turns.entry(name).or_default())
@@ -229,20 +244,127 @@ impl Cluster {
 
     /// Has the files read again before the next call, if they were not since.
     pub fn forget(&self, made: u64) {
-        let mut client = self.lock();
-        if client.made == made {
-            client.kept = None;
+        let mut slot = self.lock();
+        if slot.made == made {
+            slot.kept = None;
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Client> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A cluster without credentials at this address.
+    fn cluster(clusters: &Clusters, server: &TcpListener) -> Arc<Cluster> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubeconfig");
+        let address = server.local_addr().unwrap();
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
+             contexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
+             clusters: [{{name: a, cluster: {{server: 'http://{address}'}}}}]\n\
+             users: [{{name: a, user: {{}}}}]\n"
+        );
+        fs::write(&path, text).unwrap();
+        let cluster = clusters.at(ClusterAccess { kubeconfig: Some(path), context: None });
+        cluster.block_on(cluster.clients(Instant::now() + LONG)).unwrap();
+        cluster
+    }
+
+    /// Takes in a request and gives its path.
+    fn request(stream: &TcpStream) -> String {
+        let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+        let first = lines.next().unwrap();
+        lines.find(String::is_empty).unwrap();
+        first.split(' ').nth(1).unwrap().to_owned()
+    }
+
+    fn answer(mut stream: &TcpStream) {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+    }
+
+    #[test]
+    fn a_connection_that_the_server_has_closed_meanwhile_costs_no_call() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let clusters = Clusters::new().unwrap();
+        let cluster = cluster(&clusters, &listener);
+        // At the first meeting the call is over, at the second the connection is closed.
+        let (meet, met) = crossbeam_channel::bounded(0);
+        let server = thread::spawn(move || {
+            for _ in 0..50 {
+                let (stream, _) = listener.accept().unwrap();
+                assert_eq!(request(&stream), "/version");
+                answer(&stream);
+                meet.send(()).unwrap();
+                drop(stream);
+                meet.send(()).unwrap();
+            }
+        });
+        for _ in 0..50 {
+            let call = Call::get("/version");
+            let called = cluster.block_on(cluster.call(&call, Instant::now() + LONG));
+            assert_eq!(called.unwrap().status, 200);
+            met.recv().unwrap();
+            met.recv().unwrap();
+        }
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn whoever_waits_for_an_answer_holds_up_no_other_call() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let clusters = Clusters::new().unwrap();
+        let cluster = cluster(&clusters, &listener);
+        let (came, has_come) = crossbeam_channel::bounded(0);
+        let server = thread::spawn(move || {
+            let mut held = Vec::new();
+            let mut streams = listener.incoming().map(Result::unwrap);
+            while let Some(stream) = streams.next() {
+                match request(&stream).as_str() {
+                    "/held" => {
+                        held.push(stream);
+                        came.send(()).unwrap();
+                    }
+                    "/quick" => answer(&stream),
+                    _ => break,
+                }
+            }
+            held.iter().for_each(answer);
+        });
+        let get = |path: &str| {
+            let call = Call::get(path);
+            cluster.block_on(cluster.call(&call, Instant::now() + LONG)).map(|reply| reply.status)
+        };
+        thread::scope(|scope| {
+            // The first does the work of all, the second is in line for it.
+            let waiting = [(); 2].map(|()| {
+                let waiting = scope.spawn(|| get("/held"));
+                has_come.recv().unwrap();
+                waiting
+            });
+            for _ in 0..3 {
+                assert_eq!(get("/quick"), Ok(200));
+            }
+            assert!(get("/end").is_err(), "the server ends without an answer");
+            for waiting in waiting {
+                assert_eq!(waiting.join().unwrap(), Ok(200));
+            }
+        });
+        server.join().unwrap();
+    }
 
     #[test]
     fn a_task_of_its_own_may_be_the_last_to_let_go_of_a_cluster() {
