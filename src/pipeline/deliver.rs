@@ -100,13 +100,14 @@ struct LedgerJournal<'a> {
     sink: &'a str,
     jobs: HashMap<Seq, &'a Job>,
     to_ledger: &'a Sender<ToLedger>,
-    /// The newest step of each intent that is in the ledger now.
+    /// The newest step of each intent that is in the ledger now, or will be before what comes next.
     kept: RefCell<HashMap<Seq, Step>>,
 }
 
-impl Journal for LedgerJournal<'_> {
-    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
-        let Some((first, _)) = steps.first() else { return Ok(()) };
+impl LedgerJournal<'_> {
+    /// Hands steps to the ledger's thread; what is returned tells when they are durable. One message
+    /// is one commit, however many steps there are.
+    fn send(&self, steps: &[(Seq, Step)]) -> Result<Receiver<()>, Fatal> {
         let progress = |(seq, step): &(Seq, Step)| {
             let job = self.jobs.get(seq);
             Progress {
@@ -119,16 +120,35 @@ impl Journal for LedgerJournal<'_> {
             }
         };
         let (durable, waits) = bounded(1);
-        let lost = |source: Box<dyn std::error::Error + Send + Sync>| Fatal::Journal {
-            seq: *first,
-            source,
-        };
-        // One message is one commit, however many steps there are.
         self.to_ledger
             .send(ToLedger::Steps(steps.iter().map(progress).collect(), durable))
-            .map_err(|_| lost("the ledger's thread has ended".into()))?;
-        waits.recv().map_err(|error| lost(error.into()))?;
+            .map_err(|_| lost(steps, "the ledger's thread has ended"))?;
+        Ok(waits)
+    }
+}
+
+fn lost(
+    steps: &[(Seq, Step)],
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Fatal {
+    let seq = steps.first().map_or(Seq(0), |(seq, _)| *seq);
+    Fatal::Journal { seq, source: source.into() }
+}
+
+impl Journal for LedgerJournal<'_> {
+    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        self.send(steps)?.recv().map_err(|error| lost(steps, error))?;
         self.kept.borrow_mut().extend(steps.iter().cloned());
+        Ok(())
+    }
+
+    fn record_soon(&self, seq: Seq, step: &Step) -> Result<(), Fatal> {
+        // Nobody waits: that the ledger's thread cannot tell us is no fault of its.
+        self.send(&[(seq, step.clone())])?;
+        self.kept.borrow_mut().insert(seq, step.clone());
         Ok(())
     }
 }
@@ -163,6 +183,34 @@ mod tests {
         journal.record_all(&[]).expect("nothing to keep is kept without the ledger");
         let newest = HashMap::from([(Seq(1), step("c")), (Seq(2), step("b"))]);
         assert_eq!(journal.kept.take(), newest, "handed back with the answers");
+    }
+
+    #[test]
+    fn a_step_that_nobody_waits_for_is_kept_before_the_next_one() {
+        let (to_ledger, from) = bounded(8);
+        let kept = RefCell::default();
+        let journal =
+            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, kept };
+        let step = Step("a".to_owned());
+        journal.record_soon(Seq(1), &step).expect("nobody has to take it first");
+        assert_eq!(journal.kept.borrow()[&Seq(1)], step);
+        std::thread::scope(|scope| {
+            let ledger = scope.spawn(move || {
+                let mut sent = Vec::new();
+                for _ in 0..2 {
+                    let Ok(ToLedger::Steps(progress, durable)) = from.recv() else {
+                        panic!("steps are what is sent")
+                    };
+                    sent.extend(progress.into_iter().filter_map(|kept| kept.step));
+                    let _ = durable.send(());
+                }
+                sent
+            });
+            journal.record(Seq(1), &Step("b".to_owned())).unwrap();
+            assert_eq!(ledger.join().unwrap(), ["a", "b"]);
+        });
+        let lost = journal.record_soon(Seq(1), &step);
+        assert!(matches!(lost, Err(Fatal::Journal { seq: Seq(1), .. })), "{lost:?}");
     }
 
     #[test]

@@ -151,6 +151,16 @@ pub trait Journal {
     fn record(&self, seq: Seq, step: &Step) -> Result<(), Fatal> {
         self.record_all(&[(seq, step.clone())])
     }
+
+    /// Has a step kept without waiting until it is durable; it is before any that is recorded later.
+    /// Only for steps that a delivery can be resumed without.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal`] when it cannot be kept any more.
+    fn record_soon(&self, seq: Seq, step: &Step) -> Result<(), Fatal> {
+        self.record(seq, step)
+    }
 }
 
 /// A sink's own note of how far a delivery has come; opaque to everyone else.
