@@ -27,7 +27,7 @@ impl Servers {
     pub fn start(
         tool: &str,
         assets: &str,
-        arguments: &[&str],
+        arguments: impl IntoIterator<Item = String>,
         variables: &[(&str, &OsStr)],
     ) -> Option<Self> {
         let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/tools");
@@ -108,7 +108,7 @@ pub struct ApiServer {
 
 impl ApiServer {
     pub fn start() -> Option<Self> {
-        let servers = Servers::start("kube", "KUBEBUILDER_ASSETS", &[], &[])?;
+        let servers = Servers::start("kube", "KUBEBUILDER_ASSETS", [], &[])?;
         servers.keep(&["etcd", "kube-apiserver"]);
         let kubeconfig = fs::read_to_string(servers.path("token.kubeconfig")).expect("a file");
         let word = |key: &str| {
