@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Scale;
 use crate::ground::{Ground, Medium};
-use crate::server::{ApiServer, Servers, children};
+use crate::server::{ApiServer, Servers, used};
 use crate::site::{Site, file_name};
 use crate::table::{Goal, Row};
 use crate::wire::Wire;
@@ -84,7 +84,7 @@ impl Round {
 impl Bench {
     fn start(ways: &[Way; 2], rounds: usize) -> Option<Self> {
         let server = ApiServer::start()?;
-        let kubeconfig = server.kubeconfig();
+        let kubeconfig = server.servers.path("kubeconfig");
         let variables = [("KUBECONFIG", kubeconfig.as_os_str())];
         let of = |way: &Way| (0..rounds).map(|round| way.repository(round)).collect::<Vec<_>>();
         let repositories = ways.iter().flat_map(of);
@@ -122,9 +122,9 @@ impl Bench {
         let half = way.count / 2;
         let mut spent = self.script(way, number, 0..half);
         let site = Site::new(&ground.path().join(format!("{}-{number}", way.policy)));
-        let before = (children(), self.used());
+        let before = (used().1, self.used());
         let ours = self.drain(&site, way, number);
-        let share = (children() - before.0) / (self.used() - before.1);
+        let share = (used().1 - before.0) / (self.used() - before.1);
         spent += self.script(way, number, half..way.count);
         let reference = way.count as f64 / spent.as_secs_f64();
         let round = Round { ours, reference, share };

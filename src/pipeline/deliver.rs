@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use tokio::sync::oneshot;
 
 use crate::ledger::Progress;
 use crate::limits::{DELIVERY_MAX, WAKES_MAX};
@@ -13,7 +14,7 @@ use crate::model::Seq;
 use crate::pipeline::heartbeat::Beat;
 use crate::pipeline::{Error, Lead, ToLedger};
 use crate::processor::{Answered, Job};
-use crate::sink::{Context, Delivery, Fatal, Journal, Sink, Step, Waker};
+use crate::sink::{Context, Delivery, Fatal, Journal, Keeping, Sink, Step, Waker};
 
 /// What a sink's thread tells the desk.
 #[derive(Debug)]
@@ -82,7 +83,7 @@ impl Stage {
             sink: &name,
             jobs: jobs.iter().map(|job| (job.seq, job)).collect(),
             to_ledger: &self.to_ledger,
-            kept: RefCell::default(),
+            begun: RefCell::default(),
         };
         let deadline = Instant::now() + DELIVERY_MAX;
         let context = Context { fence: &*self.lead, journal: &journal, waker, deadline };
@@ -91,7 +92,7 @@ impl Stage {
             .deliver(&batch, &context)
             .map_err(|source| Error::Sink { sink: name.clone(), source })?;
         let answers = jobs.iter().map(|job| job.seq).zip(answers).collect();
-        Ok(Answered { lane: self.lane, answers, steps: journal.kept.take() })
+        Ok(Answered { lane: self.lane, answers, steps: journal.begun.take() })
     }
 }
 
@@ -100,14 +101,13 @@ struct LedgerJournal<'a> {
     sink: &'a str,
     jobs: HashMap<Seq, &'a Job>,
     to_ledger: &'a Sender<ToLedger>,
-    /// The newest step of each intent that is in the ledger now, or will be before what comes next.
-    kept: RefCell<HashMap<Seq, Step>>,
+    /// The newest step of each intent that was given to the ledger, which keeps it or ends the process.
+    begun: RefCell<HashMap<Seq, Step>>,
 }
 
-impl LedgerJournal<'_> {
-    /// Hands steps to the ledger's thread; what is returned tells when they are durable. One message
-    /// is one commit, however many steps there are.
-    fn send(&self, steps: &[(Seq, Step)]) -> Result<Receiver<()>, Fatal> {
+impl Journal for LedgerJournal<'_> {
+    fn begin(&self, steps: &[(Seq, Step)]) -> Result<Keeping, Fatal> {
+        let seq = steps.first().map_or(Seq(0), |(seq, _)| *seq);
         let progress = |(seq, step): &(Seq, Step)| {
             let job = self.jobs.get(seq);
             Progress {
@@ -119,37 +119,13 @@ impl LedgerJournal<'_> {
                 receipt: None,
             }
         };
-        let (durable, waits) = bounded(1);
+        let (told, durable) = oneshot::channel();
+        // One message is one commit, however many steps there are.
         self.to_ledger
-            .send(ToLedger::Steps(steps.iter().map(progress).collect(), durable))
-            .map_err(|_| lost(steps, "the ledger's thread has ended"))?;
-        Ok(waits)
-    }
-}
-
-fn lost(
-    steps: &[(Seq, Step)],
-    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> Fatal {
-    let seq = steps.first().map_or(Seq(0), |(seq, _)| *seq);
-    Fatal::Journal { seq, source: source.into() }
-}
-
-impl Journal for LedgerJournal<'_> {
-    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
-        if steps.is_empty() {
-            return Ok(());
-        }
-        self.send(steps)?.recv().map_err(|error| lost(steps, error))?;
-        self.kept.borrow_mut().extend(steps.iter().cloned());
-        Ok(())
-    }
-
-    fn record_soon(&self, seq: Seq, step: &Step) -> Result<(), Fatal> {
-        // Nobody waits: that the ledger's thread cannot tell us is no fault of its.
-        self.send(&[(seq, step.clone())])?;
-        self.kept.borrow_mut().insert(seq, step.clone());
-        Ok(())
+            .send(ToLedger::Steps(steps.iter().map(progress).collect(), told))
+            .map_err(|_| Fatal::Journal { seq, source: "the ledger's thread has ended".into() })?;
+        self.begun.borrow_mut().extend(steps.iter().cloned());
+        Ok(Keeping { seq, durable })
     }
 }
 
@@ -160,9 +136,9 @@ mod tests {
     #[test]
     fn steps_that_are_kept_together_are_one_message_to_the_ledger() {
         let (to_ledger, from) = bounded(8);
-        let kept = RefCell::default();
+        let begun = RefCell::default();
         let journal =
-            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, kept };
+            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, begun };
         let step = |text: &str| Step(text.to_owned());
         let steps = [(Seq(1), step("a")), (Seq(2), step("b")), (Seq(1), step("c"))];
         std::thread::scope(|scope| {
@@ -182,46 +158,18 @@ mod tests {
         });
         journal.record_all(&[]).expect("nothing to keep is kept without the ledger");
         let newest = HashMap::from([(Seq(1), step("c")), (Seq(2), step("b"))]);
-        assert_eq!(journal.kept.take(), newest, "handed back with the answers");
-    }
-
-    #[test]
-    fn a_step_that_nobody_waits_for_is_kept_before_the_next_one() {
-        let (to_ledger, from) = bounded(8);
-        let kept = RefCell::default();
-        let journal =
-            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, kept };
-        let step = Step("a".to_owned());
-        journal.record_soon(Seq(1), &step).expect("nobody has to take it first");
-        assert_eq!(journal.kept.borrow()[&Seq(1)], step);
-        std::thread::scope(|scope| {
-            let ledger = scope.spawn(move || {
-                let mut sent = Vec::new();
-                for _ in 0..2 {
-                    let Ok(ToLedger::Steps(progress, durable)) = from.recv() else {
-                        panic!("steps are what is sent")
-                    };
-                    sent.extend(progress.into_iter().filter_map(|kept| kept.step));
-                    let _ = durable.send(());
-                }
-                sent
-            });
-            journal.record(Seq(1), &Step("b".to_owned())).unwrap();
-            assert_eq!(ledger.join().unwrap(), ["a", "b"]);
-        });
-        let lost = journal.record_soon(Seq(1), &step);
-        assert!(matches!(lost, Err(Fatal::Journal { seq: Seq(1), .. })), "{lost:?}");
+        assert_eq!(journal.begun.take(), newest, "handed back with the answers");
     }
 
     #[test]
     fn a_step_that_the_ledger_did_not_keep_is_not_handed_back() {
         let (to_ledger, from) = bounded(8);
-        let kept = RefCell::default();
+        let begun = RefCell::default();
         let journal =
-            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, kept };
+            LedgerJournal { sink: "git", jobs: HashMap::new(), to_ledger: &to_ledger, begun };
         drop(from);
         let lost = journal.record(Seq(7), &Step("a".to_owned()));
         assert!(matches!(lost, Err(Fatal::Journal { seq: Seq(7), .. })), "{lost:?}");
-        assert!(journal.kept.take().is_empty());
+        assert!(journal.begun.take().is_empty());
     }
 }

@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crossbeam_channel::{Receiver, Sender};
+use tokio::sync::oneshot;
 
 pub use heartbeat::Heartbeats;
 pub use lead::{Claimant, Lead, Leadership};
@@ -309,7 +310,7 @@ enum ToLedger {
     Finish(Vec<process::Ending>),
     Progress(Vec<ledger::Progress>),
     /// Progress that somebody waits for.
-    Steps(Vec<ledger::Progress>, Sender<()>),
+    Steps(Vec<ledger::Progress>, oneshot::Sender<()>),
     Archived(Vec<Seq>),
     /// A request of `retry`, and where its answer goes; `None` says that it has to wait.
     Retry(request::Request, Sender<Option<ledger::Revival>>),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded};
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::batch::Room;
@@ -41,7 +42,7 @@ pub struct Stage {
 struct Owed {
     submissions: Vec<Submission>,
     endings: Vec<process::Ending>,
-    steps: Vec<Sender<()>>,
+    steps: Vec<oneshot::Sender<()>>,
     /// Admitted before what is accepted in the same commit, which is newer.
     resumed: Vec<Item>,
     /// Decided once all that came before is committed.

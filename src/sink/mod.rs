@@ -22,6 +22,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use crate::compose::Package;
 use crate::model::{Code, Digest, Intent, Seq, Timestamp};
 
@@ -31,7 +33,8 @@ use crate::model::{Code, Digest, Intent, Seq, Timestamp};
 /// - idempotent by intent: delivering it twice leaves what delivering it once leaves;
 /// - atomic per package: a reader who takes less than ten seconds never sees half of one;
 /// - one answer per delivery, in the order given, at the latest at `Context::deadline`;
-/// - nothing becomes visible at the target unless the fence held just before.
+/// - nothing becomes visible at the target unless the fence held just before, or since the read on
+///   which the target makes the write depend.
 pub trait Sink: Send + fmt::Debug {
     /// The name under `[sinks.NAME]`.
     fn name(&self) -> &str;
@@ -135,13 +138,25 @@ pub struct Term<'a> {
 
 /// Keeps the steps that deliveries have reached.
 pub trait Journal {
-    /// Returns once all of these steps are durable; together they cost one commit. The last one that
-    /// is given for an intent is the one that holds.
+    /// Begins to make these steps durable; together they cost one commit. The last one that is given for
+    /// an intent is the one that holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal`] when they cannot be made durable.
+    fn begin(&self, steps: &[(Seq, Step)]) -> Result<Keeping, Fatal>;
+
+    /// Returns once all of these steps are durable. Not to be used inside of a future.
     ///
     /// # Errors
     ///
     /// [`Fatal`] when they could not be made durable.
-    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal>;
+    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        self.begin(steps)?.wait()
+    }
 
     /// [`Journal::record_all`] for one step.
     ///
@@ -151,15 +166,32 @@ pub trait Journal {
     fn record(&self, seq: Seq, step: &Step) -> Result<(), Fatal> {
         self.record_all(&[(seq, step.clone())])
     }
+}
 
-    /// Has a step kept without waiting until it is durable; it is before any that is recorded later.
-    /// Only for steps that a delivery can be resumed without.
+/// Steps on their way into the ledger.
+#[derive(Debug)]
+#[must_use = "a step is durable once this has been waited for"]
+pub struct Keeping {
+    /// The first of those that they are of.
+    pub seq: Seq,
+    /// Hears once they are durable, and is closed where they never will be.
+    pub durable: oneshot::Receiver<()>,
+}
+
+impl Keeping {
+    /// Ends once the steps are durable.
     ///
     /// # Errors
     ///
-    /// [`Fatal`] when it cannot be kept any more.
-    fn record_soon(&self, seq: Seq, step: &Step) -> Result<(), Fatal> {
-        self.record(seq, step)
+    /// [`Fatal`] when they could not be made durable.
+    pub async fn kept(self) -> Result<(), Fatal> {
+        let Keeping { seq, durable } = self;
+        durable.await.map_err(|error| Fatal::Journal { seq, source: error.into() })
+    }
+
+    fn wait(self) -> Result<(), Fatal> {
+        let Keeping { seq, durable } = self;
+        durable.blocking_recv().map_err(|error| Fatal::Journal { seq, source: error.into() })
     }
 }
 

@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use intentd::compose::{self, Settings, compose};
 use intentd::model::{Code, Digest, Intent, Seq};
 use intentd::sink::{
-    Answer, Confirmation, Context, Delivery, Fatal, Fault, Fence, Journal, Retry, Sink, Step, Waker,
+    Answer, Confirmation, Context, Delivery, Fatal, Fault, Fence, Journal, Keeping, Retry, Sink,
+    Step, Waker,
 };
 use serde_json::json;
 
@@ -113,9 +114,11 @@ impl Steps {
 }
 
 impl Journal for Steps {
-    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
+    fn begin(&self, steps: &[(Seq, Step)]) -> Result<Keeping, Fatal> {
         self.0.lock().unwrap().extend_from_slice(steps);
-        Ok(())
+        let (told, durable) = tokio::sync::oneshot::channel();
+        told.send(()).unwrap();
+        Ok(Keeping { seq: steps[0].0, durable })
     }
 }
 

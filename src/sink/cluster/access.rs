@@ -3,23 +3,26 @@
 //! Invariant: nothing of what is in the files or of what a credential plugin prints is told, since
 //! it may be a secret; only where and how it is wrong.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
-use http_body_util::Limited;
+use http_body_util::{Full, Limited};
 use hyper::body::Incoming;
 use hyper_timeout::TimeoutConnector;
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use kube::client::middleware::AuthLayer;
-use kube::client::{AuthError, Body, ConfigExt};
+use kube::client::{AuthError, ConfigExt};
 use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use secrecy::ExposeSecret;
-use tower::util::{BoxCloneSyncService, MapResponse};
+use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder};
 
 use crate::config::ClusterAccess;
 use crate::sink::cluster::Trouble;
+use crate::sink::cluster::pool::{Exchanges, Pool};
 use crate::telemetry::Chain;
 
 /// How long a connection may take to be made; a firewall that drops packets says nothing.
@@ -29,19 +32,14 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("intentd/", env!("CARGO_PKG_VERSION")));
 
-/// How long a connection is kept that nobody uses; servers and what lies before them close it after a
-/// minute or more, and one that is closed by us costs no lost call.
-const IDLE_MAX: Duration = Duration::from_secs(30);
-
 /// Most of a page of a list, or of a minute of a watch: five hundred objects of 128 KiB, where one
 /// has ten or so.
 const WATCHED_BYTES_MAX: usize = 64 << 20;
 
-/// Sends a request on a connection of its pool, which is looked after where it is called.
-pub type Caller = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
+/// Makes an exchange over a connection of a [`Pool`], with our credentials.
+pub type Caller = BoxCloneSyncService<Request<Full<Bytes>>, Response<Bytes>, BoxError>;
 
 /// What it takes to call a server.
-#[derive(Clone)]
 pub struct Clients {
     /// For requests and their whole answers.
     pub caller: Caller,
@@ -58,23 +56,11 @@ pub struct Clients {
 /// There are no usable credentials.
 pub async fn clients(access: &ClusterAccess) -> Result<Clients, Trouble> {
     let config = config(access).await.map_err(|said| Trouble::access(&said))?;
-    made(&config).map_err(|error| Trouble::access(&words(&error)))
+    made(config).map_err(|error| Trouble::access(&words(&error)))
 }
 
-/// Two clients, since the connections of each live where it is used. Not by the library's own
-/// constructor, whose clients pass each request through a task of their own.
-fn made(config: &Config) -> Result<Clients, kube::Error> {
-    let auth = config.auth_layer()?;
-    let caller = caller(config, auth.as_ref())?;
-    let bounded =
-        MapResponse::new(self::caller(config, auth.as_ref())?, |response: Response<_>| {
-            response.map(|body| Limited::new(body, WATCHED_BYTES_MAX))
-        });
-    let watcher = kube::Client::new(bounded, config.default_namespace.clone());
-    Ok(Clients { caller, watcher, server: config.cluster_url.to_string() })
-}
-
-fn caller(config: &Config, auth: Option<&AuthLayer>) -> Result<Caller, kube::Error> {
+/// Two clients, since the connections of each live where it is used.
+fn made(config: Config) -> Result<Clients, kube::Error> {
     let mut connector = HttpConnector::new();
     // The layer above it speaks TLS.
     connector.enforce_http(false);
@@ -84,16 +70,29 @@ fn caller(config: &Config, auth: Option<&AuthLayer>) -> Result<Caller, kube::Err
     connector.set_connect_timeout(Some(CONNECT_MAX));
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
-    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(IDLE_MAX)
-        .build(connector);
-    let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .option_layer(auth)
-        .layer(config.extra_headers_layer()?)
+
+    let (auth, headers) = (config.auth_layer()?, config.extra_headers_layer()?);
+    let pool = Pool::new(connector.clone(), config.cluster_url.clone());
+    let exchanges = Exchanges(Arc::new(pool.map_err(kube::Error::Service)?));
+    let caller = ServiceBuilder::new()
+        .option_layer(auth.as_ref())
+        .layer(&headers)
         .map_err(BoxError::from)
-        .service(client);
-    Ok(BoxCloneSyncService::new(service))
+        .service(exchanges);
+    let watcher = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(auth.as_ref())
+        .layer(&headers)
+        .map_response(|response: Response<Incoming>| {
+            response.map(|body| Limited::new(body, WATCHED_BYTES_MAX))
+        })
+        .map_err(BoxError::from)
+        .service(Client::builder(TokioExecutor::new()).build(connector));
+    Ok(Clients {
+        caller: BoxCloneSyncService::new(caller),
+        watcher: kube::Client::new(watcher, config.default_namespace),
+        server: config.cluster_url.to_string(),
+    })
 }
 
 /// What an error of the client's about credentials may be told as.

@@ -3,19 +3,17 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use kube::client::{AuthError, Body};
+use http::{HeaderValue, Method, Request, Response, header};
+use http_body_util::Full;
+use kube::client::AuthError;
 use serde::de::DeserializeOwned;
 use tower::{BoxError, ServiceExt};
 
-use crate::sink::cluster::access::{Caller, auth_words};
+use crate::sink::cluster::access::{Clients, auth_words};
+use crate::sink::cluster::pool;
 use crate::sink::cluster::trouble::{Refusal, Trouble, innermost};
 
-/// Most of an answer that is read. The largest that is wanted is a package of Porch: 6 MiB of texts
-/// at the server's limit, which JSON may make twice as long.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -52,7 +50,7 @@ impl<'a> Call<'a> {
         Call { method: Method::GET, path, query: &[], content: Content::None }
     }
 
-    fn request(&self) -> Result<Request<Body>, http::Error> {
+    fn request(&self) -> Result<Request<Full<Bytes>>, http::Error> {
         let mut target = self.path.to_owned();
         for (at, (name, value)) in self.query.iter().enumerate() {
             target.push(if at == 0 { '?' } else { '&' });
@@ -60,17 +58,19 @@ impl<'a> Call<'a> {
             target.push('=');
             target.push_str(&escaped(value));
         }
-        let request = Request::builder()
-            .method(self.method.clone())
-            .uri(target)
-            .header(header::ACCEPT, "application/json");
+        let request =
+            Request::builder().method(self.method.clone()).uri(target).header(header::ACCEPT, JSON);
         let (kind, body) = match &self.content {
-            Content::None => return request.body(Body::empty()),
-            Content::Json(body) => ("application/json", body),
-            Content::Merge(body) => ("application/merge-patch+json", body),
-            Content::Apply(body) => ("application/apply-patch+yaml", body),
+            Content::None => return request.body(Full::default()),
+            Content::Json(body) => (JSON, body),
+            Content::Merge(body) => {
+                (HeaderValue::from_static("application/merge-patch+json"), body)
+            }
+            Content::Apply(body) => {
+                (HeaderValue::from_static("application/apply-patch+yaml"), body)
+            }
         };
-        request.header(header::CONTENT_TYPE, kind).body(Body::from(body.clone()))
+        request.header(header::CONTENT_TYPE, kind).body(Full::from(body.clone()))
     }
 }
 
@@ -87,25 +87,19 @@ impl Reply {
 }
 
 /// Sends a request and reads the whole answer.
-pub async fn send(caller: Caller, call: &Call<'_>, due: Instant) -> Result<Reply, Trouble> {
+pub async fn send(clients: &Clients, call: &Call<'_>, due: Instant) -> Result<Reply, Trouble> {
     let request = call.request().map_err(|error| Trouble::lost(error.to_string()))?;
     let whole = async {
-        let response = caller.oneshot(request).await.map_err(unsent)?;
-        read(response).await
+        let answer = clients.caller.clone().oneshot(request).await.map_err(unanswered)?;
+        read(answer)
     };
     tokio::time::timeout_at(due.into(), whole)
         .await
         .unwrap_or_else(|_| Err(Trouble::lost("it did not answer in time".to_owned())))
 }
 
-async fn read(response: Response<Incoming>) -> Result<Reply, Trouble> {
-    let (head, body) = response.into_parts();
-    let read = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-    let body = read.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-        Some(_) => Trouble::lost(format!("its answer is longer than {ANSWER_BYTES_MAX} bytes")),
-        None => Trouble::lost(format!("its answer broke off: {}", innermost(&*error))),
-    })?;
-    let body = body.to_bytes();
+fn read(answer: Response<Bytes>) -> Result<Reply, Trouble> {
+    let (head, body) = answer.into_parts();
     let status = head.status.as_u16();
     if head.status.is_success() {
         return Ok(Reply { status, body });
@@ -120,11 +114,14 @@ async fn read(response: Response<Incoming>) -> Result<Reply, Trouble> {
     Err(Trouble::Refused(Box::new(Refusal { retry_after, ..Refusal::read(status, &body) })))
 }
 
-fn unsent(error: BoxError) -> Trouble {
-    match error.downcast::<AuthError>() {
-        Ok(error) => Trouble::access(&auth_words(&error)),
-        Err(other) => Trouble::lost(innermost(&*other)),
+fn unanswered(error: BoxError) -> Trouble {
+    if let Some(error) = error.downcast_ref::<AuthError>() {
+        return Trouble::access(&auth_words(error));
     }
+    Trouble::lost(match error.downcast_ref::<pool::Error>() {
+        Some(broken @ pool::Error::Broken(_)) => format!("{broken}: {}", innermost(broken)),
+        _ => innermost(&*error),
+    })
 }
 
 /// Percent-encoding of all but the unreserved characters of RFC 3986.

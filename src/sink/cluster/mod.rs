@@ -13,6 +13,7 @@
 
 mod access;
 mod call;
+mod pool;
 mod trouble;
 
 use std::collections::HashMap;
@@ -123,7 +124,7 @@ pub struct Cluster {
 #[derive(Default)]
 struct Slot {
     made: u64,
-    kept: Option<Clients>,
+    kept: Option<Arc<Clients>>,
 }
 
 impl fmt::Debug for Cluster {
@@ -160,11 +161,11 @@ impl Cluster {
     /// knows whether the call had an effect.
     pub async fn call(&self, call: &Call<'_>, due: Instant) -> Result<Reply, Trouble> {
         let (clients, made) = self.clients(due).await?;
-        match call::send(clients.caller, call, due).await {
+        match call::send(&clients, call, due).await {
             Err(Trouble::Refused(refusal)) if refusal.status == 401 => {
                 self.forget(made);
                 let (clients, _) = self.clients(due).await?;
-                call::send(clients.caller, call, due).await
+                call::send(&clients, call, due).await
             }
             Err(trouble @ Trouble::Lost { .. }) => {
                 // The files may say something else by now: a new certificate, a new address.
@@ -182,10 +183,10 @@ impl Cluster {
     /// The credentials cannot be read, or not until `due`.
     pub async fn watching(&self, due: Instant) -> Result<(kube::Client, u64), Trouble> {
         let (clients, made) = self.clients(due).await?;
-        Ok((clients.watcher, made))
+        Ok((clients.watcher.clone(), made))
     }
 
-    async fn clients(&self, due: Instant) -> Result<(Clients, u64), Trouble> {
+    async fn clients(&self, due: Instant) -> Result<(Arc<Clients>, u64), Trouble> {
         if let Some(kept) = self.kept() {
             return Ok(kept);
         }
@@ -195,13 +196,13 @@ impl Cluster {
         })
     }
 
-    fn kept(&self) -> Option<(Clients, u64)> {
+    fn kept(&self) -> Option<(Arc<Clients>, u64)> {
         let slot = self.lock();
         slot.kept.clone().map(|kept| (kept, slot.made))
     }
 
     /// Makes the clients on a thread of its own: a credential plugin is waited for there.
-    async fn made(&self) -> Result<(Clients, u64), Trouble> {
+    async fn made(&self) -> Result<(Arc<Clients>, u64), Trouble> {
         let turn = Arc::clone(&self.reading).lock_owned().await;
         if let Some(kept) = self.kept() {
             return Ok(kept);
@@ -212,10 +213,10 @@ impl Cluster {
         // They are kept also where nobody waits any more.
         let read = move || {
             let _turn = turn;
-            let fresh = background.block_on(access::clients(&access))?;
+            let fresh = Arc::new(background.block_on(access::clients(&access))?);
             let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
             slot.made += 1;
-            slot.kept = Some(fresh.clone());
+            slot.kept = Some(Arc::clone(&fresh));
             Ok((fresh, slot.made))
         };
         self.runtimes.background.spawn_blocking(read).await.unwrap_or_else(|_| {
@@ -267,11 +268,11 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A cluster without credentials at this address.
-    fn cluster(clusters: &Clusters, server: &TcpListener) -> Arc<Cluster> {
+    /// A cluster without credentials at this server, whose address has this path.
+    fn cluster(clusters: &Clusters, server: &TcpListener, below: &str) -> Arc<Cluster> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kubeconfig");
-        let address = server.local_addr().unwrap();
+        let address = format!("{}{below}", server.local_addr().unwrap());
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
              contexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
@@ -296,11 +297,38 @@ mod tests {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
     }
 
+    fn answer_once(mut stream: &TcpStream) {
+        let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n";
+        stream.write_all(format!("{head}{{}}").as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn calls_share_a_connection_and_go_below_the_path_of_the_servers_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let clusters = Clusters::new().unwrap();
+        let cluster = cluster(&clusters, &listener, "/k8s/clusters/c-1/");
+        let server = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let answered = |_| {
+                let path = request(&stream);
+                answer(&stream);
+                path
+            };
+            (0..3).map(answered).collect::<Vec<String>>()
+        });
+        for _ in 0..3 {
+            let call = Call { query: &[("a", "b c")], ..Call::get("/version") };
+            let called = cluster.block_on(cluster.call(&call, Instant::now() + LONG));
+            assert_eq!(called.unwrap().status, 200);
+        }
+        assert_eq!(server.join().unwrap(), ["/k8s/clusters/c-1/version?a=b%20c"; 3]);
+    }
+
     #[test]
     fn a_connection_that_the_server_has_closed_meanwhile_costs_no_call() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let clusters = Clusters::new().unwrap();
-        let cluster = cluster(&clusters, &listener);
+        let cluster = cluster(&clusters, &listener, "");
         // At the first meeting the call is over, at the second the connection is closed.
         let (meet, met) = crossbeam_channel::bounded(0);
         let server = thread::spawn(move || {
@@ -327,22 +355,21 @@ mod tests {
     fn whoever_waits_for_an_answer_holds_up_no_other_call() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let clusters = Clusters::new().unwrap();
-        let cluster = cluster(&clusters, &listener);
+        let cluster = cluster(&clusters, &listener, "");
         let (came, has_come) = crossbeam_channel::bounded(0);
         let server = thread::spawn(move || {
             let mut held = Vec::new();
-            let mut streams = listener.incoming().map(Result::unwrap);
-            while let Some(stream) = streams.next() {
+            for stream in listener.incoming().map(Result::unwrap) {
                 match request(&stream).as_str() {
                     "/held" => {
                         held.push(stream);
                         came.send(()).unwrap();
                     }
-                    "/quick" => answer(&stream),
+                    "/quick" => answer_once(&stream),
                     _ => break,
                 }
             }
-            held.iter().for_each(answer);
+            held.iter().for_each(answer_once);
         });
         let get = |path: &str| {
             let call = Call::get(path);

@@ -1,4 +1,4 @@
-//! A batch of the modes that scale: look at all, keep in the ledger what will be written, write.
+//! A batch of the modes that scale: look, keep in the ledger what will be written, write.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -6,18 +6,19 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::config::Confirmed;
 use crate::fault;
-use crate::model::{Code, IntentType};
+use crate::model::{Code, IntentType, Seq};
+use crate::sink::kubernetes::schedule::{Schedule, Task};
 use crate::sink::kubernetes::subject::{Subject, receipt};
 use crate::sink::kubernetes::target::{Found, Site, Stored, Unwritten};
 use crate::sink::kubernetes::unsupported;
 use crate::sink::kubernetes::watches::{Key, Place, Watches};
 use crate::sink::workload::autoscaler::Decision;
 use crate::sink::workload::{Progress, Written, verdict};
-use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, now};
+use crate::sink::{Answer, Confirmation, Context, Delivery, Fatal, Fault, Retry, Step, now};
 
 /// Reads and conditional writes of one delivery; a rollout moves the version with each of its steps.
 const TRIES: u32 = 5;
@@ -54,6 +55,19 @@ enum Plan {
     },
 }
 
+/// What is done beside other such things.
+enum Work {
+    Announce(Vec<(Seq, Step)>),
+    Task(Task<Plan>),
+}
+
+/// What has come of it.
+enum Done {
+    Announced(Result<(), Fatal>),
+    Looked(usize, Plan),
+    Acted(usize, Result<Answer, Fatal>),
+}
+
 impl<'a> Batch<'a> {
     pub fn new(site: &'a Site, watches: &'a Watches, context: &'a Context<'a>) -> Self {
         Batch { site, watches, context, silent: Cell::new(0) }
@@ -71,17 +85,33 @@ impl<'a> Batch<'a> {
 
     /// Delivers to no more namespaces than can be followed at a time.
     async fn wave(&self, batch: &[Delivery<'_>]) -> Result<Vec<Answer>, Fatal> {
-        let at_a_time = self.site.settings.concurrency;
-        let looks = batch.iter().map(|delivery| self.look(delivery));
-        let plans: Vec<Plan> = all(looks, at_a_time).await;
-        let steps: Vec<_> = batch.iter().zip(&plans).filter_map(announced).collect();
-        if !steps.is_empty() {
-            self.context.fence.check()?;
-            fault::step("kubernetes.journal", || self.context.journal.record_all(&steps))?;
+        let mut schedule = Schedule::new(batch.len(), self.site.settings.concurrency);
+        let (mut answers, mut running) = (Vec::new(), FuturesUnordered::new());
+        loop {
+            if let Some(plans) = schedule.announce() {
+                running.push(self.work(batch, Work::Announce(announced(batch, plans))));
+            }
+            while let Some(task) = schedule.begin() {
+                running.push(self.work(batch, Work::Task(task)));
+            }
+            match running.next().await {
+                Some(Done::Announced(durable)) => {
+                    durable?;
+                    schedule.announced();
+                }
+                Some(Done::Looked(at, plan)) => {
+                    let is_announced = matches!(plan, Plan::Write { .. });
+                    schedule.looked(at, plan, is_announced);
+                }
+                Some(Done::Acted(at, answer)) => {
+                    schedule.acted();
+                    answers.push((at, answer?));
+                }
+                None => break,
+            }
         }
-        let acts = batch.iter().zip(plans).map(|(delivery, plan)| self.act(delivery, plan));
-        let mut answers: Vec<Answer> =
-            all(acts, at_a_time).await.into_iter().collect::<Result<_, _>>()?;
+        answers.sort_unstable_by_key(|(at, _)| *at);
+        let mut answers: Vec<Answer> = answers.into_iter().map(|(_, answer)| answer).collect();
         // The others took their time, and the first of the batch may have followed in it.
         for (delivery, answer) in batch.iter().zip(&mut answers) {
             let key = key(delivery);
@@ -92,6 +122,22 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(answers)
+    }
+
+    async fn work(&self, batch: &[Delivery<'_>], work: Work) -> Done {
+        match work {
+            Work::Announce(steps) => Done::Announced(self.announce(&steps).await),
+            Work::Task(Task::Look(at)) => Done::Looked(at, self.look(&batch[at]).await),
+            Work::Task(Task::Act(at, plan)) => Done::Acted(at, self.act(&batch[at], plan).await),
+        }
+    }
+
+    /// Keeps in the ledger what is about to be written.
+    async fn announce(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
+        self.context.fence.check()?;
+        self.context.journal.begin(steps)?.kept().await?;
+        fault::step("kubernetes.journal", || ());
+        Ok(())
     }
 
     async fn look(&self, delivery: &Delivery<'_>) -> Plan {
@@ -178,9 +224,15 @@ impl<'a> Batch<'a> {
             return Ok(Err(fault));
         }
         // Before the write, so that nothing that the watch shows of it is missed.
-        self.keep(place, delivery);
+        if self.site.settings.delivered != Confirmed::Accepted {
+            self.keep(place, delivery);
+        }
         for tried in 1.. {
-            self.context.fence.check()?;
+            // The first is made on what was read before the lead was last confirmed, and the server
+            // takes it on nothing newer; whatever is read from here on may be a later leader's.
+            if tried > 1 || matches!(decision, Decision::RaiseFloor { .. }) {
+                self.context.fence.check()?;
+            }
             let answered = self.put(delivery, &found, &decision, deadline).await;
             match answered {
                 Ok(stored) => return Ok(Ok((accepted(stored, &decision), false))),
@@ -330,27 +382,15 @@ fn waves(namespaces: &[&str], namespaces_max: usize) -> Vec<Range<usize>> {
     waves
 }
 
-/// Runs so many at a time to their ends and returns what they come to in their own order. A slow one
-/// keeps its place only, and not those of the others, as a buffer in order would.
-async fn all<T>(
-    futures: impl Iterator<Item = impl Future<Output = T>>,
-    at_a_time: usize,
-) -> Vec<T> {
-    let numbered = futures.enumerate().map(|(at, future)| async move { (at, future.await) });
-    let mut ended: Vec<(usize, T)> =
-        stream::iter(numbered).buffer_unordered(at_a_time).collect().await;
-    ended.sort_unstable_by_key(|(at, _)| *at);
-    ended.into_iter().map(|(_, result)| result).collect()
-}
-
-/// The step that goes before a write.
-fn announced(
-    (delivery, plan): (&Delivery<'_>, &Plan),
-) -> Option<(crate::model::Seq, crate::sink::Step)> {
-    let Plan::Write { found, decision, .. } = plan else { return None };
-    let (Decision::Scale(wanted) | Decision::RaiseFloor { to: wanted, .. }) = *decision;
-    let resource_version = found.resource_version.clone();
-    Some((delivery.seq, Progress::Writing { wanted, resource_version }.step()))
+/// The steps that go before the writes.
+fn announced(batch: &[Delivery<'_>], plans: &[(usize, Plan)]) -> Vec<(Seq, Step)> {
+    let step = |(at, plan): &(usize, Plan)| {
+        let Plan::Write { found, decision, .. } = plan else { return None };
+        let (Decision::Scale(wanted) | Decision::RaiseFloor { to: wanted, .. }) = *decision;
+        let resource_version = found.resource_version.clone();
+        Some((batch[*at].seq, Progress::Writing { wanted, resource_version }.step()))
+    };
+    plans.iter().filter_map(step).collect()
 }
 
 /// What stands there if nothing has to be written.

@@ -49,8 +49,9 @@ async fn rehearse(site: &Site, intent: &Intent, due: Instant) -> Result<Comparis
         return Err(verdict::terminating(&site.location(intent)));
     }
     let at = path("autoscaling/v2", &intent.namespace, "horizontalpodautoscalers", "");
-    let listed: ObjectList<autoscaler::Wire> =
-        site.read(at.trim_end_matches('/'), "list horizontalpodautoscalers", due).await?;
+    let listed: ObjectList<autoscaler::Wire> = site
+        .read(at.trim_end_matches('/'), || "list horizontalpodautoscalers".to_owned(), due)
+        .await?;
     let hpas: Vec<Autoscaler> = listed.items.into_iter().map(Autoscaler::from).collect();
     let settings = &site.settings;
     let decision =

@@ -1,20 +1,21 @@
 //! Writes intents to a cluster through its API.
 //!
-//! A batch is worked on in three turns, each of all its deliveries at once: look at every target, keep
-//! in the ledger what is about to be written, write. What is written is then verified from a watch,
-//! and until it has come far enough the answer is `Pending`: nobody waits for a rollout.
+//! Each delivery of a batch passes through three turns, many at a time: look at the target, keep in the
+//! ledger what is about to be written, write. What is written is then verified from a watch, and until
+//! it has come far enough the answer is `Pending`: nobody waits for a rollout.
 //!
 //! Invariants: nothing is written on a target whose autoscalers are not known for certain; every
 //! write is conditional on the version that was looked at, or makes an object of a name of its own;
 //! what had no answer is read again before it is repeated.
-//! Not here: what a rollout or an autoscaler means (`sink::workload`), the calls (`target`), the
-//! watches (`watches`), verification (`subject`).
+//! Not here: what a rollout or an autoscaler means (`sink::workload`), the calls (`target`), their
+//! order (`schedule`), the watches (`watches`), verification (`subject`).
 
 mod batch;
 mod comparison;
 mod network;
 mod resource;
 mod rights;
+mod schedule;
 mod subject;
 mod target;
 mod watches;

@@ -40,7 +40,8 @@ pub async fn deliver(work: &Batch<'_>, batch: &[Delivery<'_>]) -> Result<Vec<Ans
         })
         .collect();
     if !steps.is_empty() {
-        fault::step("kubernetes.journal", || work.context.journal.record_all(&steps))?;
+        work.context.journal.begin(&steps)?.kept().await?;
+        fault::step("kubernetes.journal", || ());
     }
     let made = batch.iter().map(|delivery| make(work, delivery));
     stream::iter(made).buffered(work.site.settings.concurrency).try_collect().await
@@ -72,7 +73,7 @@ async fn create(work: &Batch<'_>, delivery: &Delivery<'_>) -> Result<Confirmatio
         Ok(stored) => (stored, false),
         Err(Trouble::Refused(refusal)) if refusal.reason == "AlreadyExists" => {
             let there: NetworkIntent =
-                site.read(&address, &format!("read {location}"), deadline).await?;
+                site.read(&address, || format!("read {location}"), deadline).await?;
             if !is_same(&there, &wanted) {
                 return Err(other(&location));
             }

@@ -107,8 +107,8 @@ impl Site {
             }
             _ => {
                 let path = format!("{}/scale", self.path(intent));
-                let what = format!("read {}", self.location(intent));
-                let scale: Scale = self.read(&path, &what, deadline).await?;
+                let what = || format!("read {}", self.location(intent));
+                let scale: Scale = self.read(&path, what, deadline).await?;
                 Ok(Found {
                     replicas: scale.spec.replicas,
                     resource_version: scale.metadata.resource_version,
@@ -121,8 +121,8 @@ impl Site {
 
     /// The target's object as it is now.
     pub async fn object(&self, intent: &Intent, deadline: Instant) -> Result<rollout::Wire, Fault> {
-        let what = format!("read {}", self.location(intent));
-        self.read(&self.path(intent), &what, deadline).await
+        let what = || format!("read {}", self.location(intent));
+        self.read(&self.path(intent), what, deadline).await
     }
 
     /// Writes the count of a target that still is as it was found. `dry` changes nothing.
@@ -167,9 +167,8 @@ impl Site {
             query.push(("dryRun", "All"));
         }
         let call = Call { method: http::Method::PATCH, path: &path, query: &query, content };
-        let what = format!("scale {} to {replicas}", self.location(intent));
         let answered = self.cluster.call(&call, self.due(deadline)).await;
-        stored(answered, &what)
+        stored(answered, || format!("scale {} to {replicas}", self.location(intent)))
     }
 
     /// An autoscaler as it is now.
@@ -180,8 +179,9 @@ impl Site {
         deadline: Instant,
     ) -> Result<autoscaler::Autoscaler, Fault> {
         let path = path("autoscaling/v2", namespace, "horizontalpodautoscalers", name);
-        let what = format!("read horizontalpodautoscalers/{namespace}/{name}");
-        Ok(self.read::<autoscaler::Wire>(&path, &what, deadline).await?.into())
+        let what = || format!("read horizontalpodautoscalers/{namespace}/{name}");
+        let read: autoscaler::Wire = self.read(&path, what, deadline).await?;
+        Ok(read.into())
     }
 
     /// Writes the minimum of an autoscaler that still is as it was read.
@@ -203,23 +203,22 @@ impl Site {
         }
         let content = Content::Merge(body.to_string().into_bytes());
         let call = Call { method: http::Method::PATCH, path: &path, query: &query, content };
-        let what = format!(
-            "raise minReplicas of horizontalpodautoscalers/{namespace}/{} to {min}",
-            hpa.name
-        );
         let answered = self.cluster.call(&call, self.due(deadline)).await;
-        stored(answered, &what)
+        let hpa = &hpa.name;
+        stored(answered, || {
+            format!("raise minReplicas of horizontalpodautoscalers/{namespace}/{hpa} to {min}")
+        })
     }
 
-    /// Reads an object.
+    /// Reads an object; `what` says of what could not be done that it was to read this.
     pub async fn read<T: serde::de::DeserializeOwned>(
         &self,
         path: &str,
-        what: &str,
+        what: impl FnOnce() -> String,
         deadline: Instant,
     ) -> Result<T, Fault> {
         let answered = self.cluster.call(&Call::get(path), self.due(deadline)).await;
-        answered.and_then(|reply| reply.object()).map_err(|trouble| trouble.fault(what))
+        answered.and_then(|reply| reply.object()).map_err(|trouble| trouble.fault(&what()))
     }
 }
 
@@ -230,12 +229,15 @@ pub fn path(api_version: &str, namespace: &str, plural: &str, name: &str) -> Str
     format!("/{root}/{api_version}/namespaces/{namespace}/{plural}/{name}")
 }
 
-fn stored(answered: Result<Reply, Trouble>, what: &str) -> Result<Stored, Unwritten> {
+fn stored(
+    answered: Result<Reply, Trouble>,
+    what: impl FnOnce() -> String,
+) -> Result<Stored, Unwritten> {
     let answered = answered.and_then(|reply| reply.object::<Bare>());
     let Bare { metadata } = match answered {
         Ok(bare) => bare,
         Err(trouble) => {
-            let fault = trouble.fault(what);
+            let fault = trouble.fault(&what());
             return Err(match &trouble {
                 Trouble::Refused(refusal) if refusal.status == 409 => {
                     let owned = refusal.causes.iter().any(|it| it.reason == "FieldManagerConflict");

@@ -207,6 +207,9 @@ impl Place {
     pub async fn in_step(&self, due: Instant) -> Result<(), Fault> {
         let turns = {
             let state = locked(&self.inner.state);
+            if let (Stage::InStep, Stage::InStep) = (&state.hpas.stage, &state.workloads.stage) {
+                return Ok(());
+            }
             (state.hpas.turns, state.workloads.turns)
         };
         loop {

@@ -124,7 +124,7 @@ impl<'a> Cycle<'a> {
         let note = Note { step, round, source, waited_seconds: 0 };
         let text = Step(note.text());
         match kept_step.is_some_and(|before| step.may_follow_unseen(before)) {
-            true => self.context.journal.record_soon(self.seq, &text)?,
+            true => drop(self.context.journal.begin(&[(self.seq, text)])?),
             false => self.context.journal.record(self.seq, &text)?,
         }
         self.note = Some(note);

@@ -48,15 +48,17 @@ fn a_server_that_says_not_now_is_asked_again_when_it_says() {
     recovers(Fault::redirect("https://elsewhere.test/").on("PATCH"), LATER, "elsewhere.test");
 }
 
+/// Somebody else was in between.
+fn conflict() -> Fault {
+    let body = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict",
+        "message": "the object has been modified", "code": 409,
+    });
+    Fault::status(409, &body.to_string()).on("PATCH")
+}
+
 #[test]
 fn a_target_that_moves_meanwhile_is_looked_at_again_and_not_for_ever() {
-    let conflict = || {
-        let body = json!({
-            "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict",
-            "message": "the object has been modified", "code": 409,
-        });
-        Fault::status(409, &body.to_string()).on("PATCH")
-    };
     let cluster = with(&["web"]);
     let mut sink = sink_at(&cluster, |_| {});
     cluster.fail(conflict().times(2));
@@ -151,7 +153,28 @@ fn a_list_without_an_end_is_not_read_to_its_end() {
 fn a_leader_that_was_overtaken_writes_nothing() {
     let cluster = with(&["web"]);
     let mut sink = sink_at(&cluster, |_| {});
-    // It holds when the batch begins and when the intention is kept, and not before the write.
+    let deliver = |sink: &mut Kubernetes, holds| {
+        let fence = Fencing::holds_for(holds);
+        let due = Instant::now() + PATIENCE;
+        super::super::deliver_by(sink, &[&job("web", 5)], &fence, due)
+    };
+    let fenced = |answer| assert!(matches!(answer, Err(Fatal::Fenced { .. })), "{answer:?}");
+    // Not when the batch begins; when it begins, and not when the intention is kept.
+    for holds in 0..2 {
+        fenced(deliver(&mut sink, holds));
+    }
+    assert_eq!(patches(&cluster), 0);
+    // It holds until somebody else has moved the target, who may be the next leader.
+    cluster.fail(conflict().always());
+    fenced(deliver(&mut sink, 2));
+    assert_eq!((patches(&cluster), replicas(&cluster, "web")), (1, 2));
+}
+
+#[test]
+fn a_leader_that_was_overtaken_raises_no_floor() {
+    let cluster = with(&["web"]);
+    cluster.autoscaler("ran-a", "web", 2, 6);
+    let mut sink = sink_at(&cluster, |it| it.hpa = HpaRule::Floor);
     for holds in 0..3 {
         let fence = Fencing::holds_for(holds);
         let due = Instant::now() + PATIENCE;

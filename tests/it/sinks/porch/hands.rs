@@ -1,7 +1,7 @@
 //! Two hands of one sink: one looks around while the other writes, and only one writes.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use intentd::sink::Journal;
+use intentd::sink::{Journal, Keeping};
 
 use super::*;
 
@@ -12,11 +12,11 @@ struct Meeting<'a> {
 }
 
 impl Journal for Meeting<'_> {
-    fn record_all(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
+    fn begin(&self, steps: &[(Seq, Step)]) -> Result<Keeping, Fatal> {
         if steps.iter().any(|(_, step)| step.0.contains(self.step)) {
             (self.meet)();
         }
-        Ok(())
+        Steps::default().begin(steps)
     }
 }
 
