@@ -22,9 +22,12 @@ mod judge;
 mod latency;
 mod ledger;
 mod lifecycle;
+mod porch;
+mod server;
 mod site;
 mod table;
 mod validate;
+mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,7 +59,7 @@ impl Scale {
 type Measure = fn(Scale) -> Vec<Row>;
 
 /// All measures by their names on the command line, those that need quiet first.
-const MEASURES: [(&str, Measure); 11] = [
+const MEASURES: [(&str, Measure); 12] = [
     ("judge", judge::measure),
     ("instructions", instructions::measure),
     ("calls", calls::measure),
@@ -67,6 +70,7 @@ const MEASURES: [(&str, Measure); 11] = [
     ("superseding", drain::measure_superseding),
     ("ledger", ledger::measure),
     ("cluster", cluster::measure),
+    ("porch", porch::measure),
     ("waiting", backlog::measure),
 ];
 

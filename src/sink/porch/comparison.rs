@@ -42,9 +42,9 @@ pub fn compare(
         let what = format!("read package `{}`", wanted.package);
         refusal::fault(&what, &porch.site.repository, &trouble)
     };
-    let found = match line.latest(wanted.package).map_err(told)? {
+    let found = match line.wait(line.latest(wanted.package)).map_err(told)? {
         Look::Found(Revision { owner: Some(owner), .. }) => return Err(owned(&wanted, &owner)),
-        Look::Found(latest) => Some(line.texts(&latest.name).map_err(told)?.files),
+        Look::Found(latest) => Some(line.wait(line.texts(&latest.name)).map_err(told)?.files),
         Look::Unknown | Look::Absent => None,
     };
     if found.is_none() && matches!(wanted.content, Content::Edit { .. }) {

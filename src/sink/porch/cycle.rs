@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join;
 use http::Method;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::compose::edit::Files;
 use crate::fault;
 use crate::model::{Code, Seq};
-use crate::sink::cluster::{Call, Cluster, Content, Reply, Trouble};
-use crate::sink::porch::decide::{Decision, decide};
+use crate::sink::cluster::{Call, Content, Trouble, Turn};
+use crate::sink::porch::decide::{Decision, copied_from, decide};
+use crate::sink::porch::line::Line;
 use crate::sink::porch::refusal::{self, Meaning};
-use crate::sink::porch::seen::{Lifecycle, Look, Note, Revision, Seen, Stage, Texts};
-use crate::sink::porch::site::Site;
-use crate::sink::porch::wanted::{APPROVAL, LATEST, TARGET, Wanted};
-use crate::sink::porch::wire::{PackageRevision, PackageRevisions, Resources};
+use crate::sink::porch::seen::{Look, Note, Revision, Seen, Stage, Texts};
+use crate::sink::porch::wanted::{APPROVAL, Wanted};
+use crate::sink::porch::wire::{PackageRevision, Resources};
 use crate::sink::{Answer, Confirmation, Context, Fatal, Fault, Retry, Step};
 
 /// Requests of one delivery: three times those of the longest way without a fault.
@@ -31,67 +32,9 @@ const GATES_MAX: Duration = Duration::from_secs(600);
 /// Longest time between two looks at a gate.
 const GATE_LOOK_MAX: u64 = 30;
 
-/// The requests to one Repository.
-#[derive(Clone, Copy, Debug)]
-pub struct Line<'a> {
-    pub cluster: &'a Cluster,
-    pub site: &'a Site,
-    /// Of one call.
-    pub timeout: Duration,
-    /// Of all of them.
-    pub deadline: Instant,
-}
-
-impl Line<'_> {
-    pub fn call(&self, call: &Call<'_>) -> Result<Reply, Trouble> {
-        let due = self.deadline.min(Instant::now() + self.timeout);
-        self.cluster.block_on(self.cluster.call(call, due))
-    }
-
-    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Trouble> {
-        self.call(&Call::get(path))?.object()
-    }
-
-    fn list(&self, labels: &str, fields: &str) -> Result<Vec<Revision>, Trouble> {
-        let (path, fields) =
-            (self.site.revisions(), format!("spec.repository={},{fields}", self.site.repository));
-        let query = [("labelSelector", labels), ("fieldSelector", fields.as_str())];
-        let call = Call { query: &query, ..Call::get(&path) };
-        let listed: PackageRevisions = self.call(&call)?.object()?;
-        Ok(listed.items.into_iter().map(Revision::from).collect())
-    }
-
-    /// The newest published revision; without one, what stands on the branch.
-    pub fn latest(&self, package: &str) -> Result<Look<Revision>, Trouble> {
-        match self.newest_published(package)? {
-            Some(latest) => Ok(Look::Found(latest)),
-            None => self.revision(&self.site.name(package, "main")),
-        }
-    }
-
-    fn newest_published(&self, package: &str) -> Result<Option<Revision>, Trouble> {
-        let fields = format!("spec.packageName={package}");
-        let listed = self.list(&format!("{LATEST}=true"), &fields)?;
-        Ok(listed.into_iter().find(|revision| revision.is_latest))
-    }
-
-    fn revision(&self, name: &str) -> Result<Look<Revision>, Trouble> {
-        match self.get::<PackageRevision>(&self.site.revision(name)) {
-            Ok(found) => Ok(Look::Found(found.into())),
-            Err(trouble) if refusal::meaning(&trouble) == Meaning::Gone => Ok(Look::Absent),
-            Err(trouble) => Err(trouble),
-        }
-    }
-
-    pub fn texts(&self, name: &str) -> Result<Texts, Trouble> {
-        Ok(self.get::<Resources>(&self.site.resources(name))?.into())
-    }
-
-    fn patch(&self, path: &str, body: &Value) -> Result<Reply, Trouble> {
-        let content = Content::Merge(body.to_string().into_bytes());
-        self.call(&Call { method: Method::PATCH, path, query: &[], content })
-    }
-}
+/// How long it counts that nothing newer was published than what ours was made from: what was seen
+/// while the files were written is good for the proposal, unless Porch is slow.
+const CHECK_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// One delivery on its way.
 pub struct Cycle<'a> {
@@ -101,20 +44,25 @@ pub struct Cycle<'a> {
     pub seq: Seq,
     pub seen: Seen,
     pub note: Option<Note>,
+    /// Held from the first write on, or from the start.
+    turn: Option<Turn>,
+    /// When it was seen that ours was made from the newest.
+    checked: Instant,
     looks: u32,
 }
 
 impl<'a> Cycle<'a> {
-    /// With `is_clean`, nothing of ours that is not published is left for the target.
+    /// `seen` is what is known before the first request.
     pub fn new(
         line: Line<'a>,
         wanted: Wanted<'a>,
         context: &'a Context<'a>,
         note: Option<Note>,
-        is_clean: bool,
+        seen: Seen,
+        turn: Option<Turn>,
     ) -> Self {
-        let seen = Seen { unpublished: is_clean.then(Vec::new), ..Seen::default() };
-        Cycle { line, seq: wanted.seq, wanted, context, seen, note, looks: 0 }
+        let (seq, checked) = (wanted.seq, Instant::now());
+        Cycle { line, seq, wanted, context, seen, note, turn, checked, looks: 0 }
     }
 
     /// Goes on until there is an answer.
@@ -122,6 +70,9 @@ impl<'a> Cycle<'a> {
         for _ in 0..REQUESTS_MAX {
             if Instant::now() >= self.line.deadline {
                 break;
+            }
+            if self.checked.elapsed() > CHECK_AGE_MAX {
+                self.seen.is_source_latest = None;
             }
             let decision = decide(&self.seen, &self.wanted, self.note.as_ref());
             match decision {
@@ -132,6 +83,12 @@ impl<'a> Cycle<'a> {
             }
             if let Some(stage) = decision.stage(&self.wanted) {
                 self.announce(stage, &decision)?;
+                if self.turn.is_none() {
+                    match self.line.turn() {
+                        Ok(turn) => self.turn = Some(turn),
+                        Err(fault) => return Ok(Answer::Failed(fault)),
+                    }
+                }
                 self.context.fence.check()?;
             }
             if let Err(trouble) = self.carry_out(&decision)
@@ -155,15 +112,21 @@ impl<'a> Cycle<'a> {
         self.looks == 0 && !self.seen.is_lost && self.note.as_ref().is_none_or(|it| it.round == 0)
     }
 
-    /// Keeps what is about to happen.
+    /// Keeps what is about to happen. Waits until it is durable, unless a resumed delivery does as well
+    /// with what was kept before.
     fn announce(&mut self, step: Stage, decision: &Decision) -> Result<(), Fatal> {
         let kept = self.note.take();
+        let kept_step = kept.as_ref().map(|note| note.step);
         let (mut round, mut source) = kept.map_or((0, None), |note| (note.round, note.source));
         if let Decision::Create { round: fresh, source: copied } = decision {
             (round, source) = (*fresh, copied.clone());
         }
         let note = Note { step, round, source, waited_seconds: 0 };
-        self.context.journal.record(self.seq, &Step(note.text()))?;
+        let text = Step(note.text());
+        match kept_step.is_some_and(|before| step.may_follow_unseen(before)) {
+            true => drop(self.context.journal.begin(&[(self.seq, text)])?),
+            false => self.context.journal.record(self.seq, &text)?,
+        }
         self.note = Some(note);
         Ok(())
     }
@@ -191,55 +154,51 @@ impl<'a> Cycle<'a> {
     fn carry_out(&mut self, decision: &Decision) -> Result<(), Trouble> {
         let (line, site) = (self.line, self.line.site);
         match decision {
-            Decision::ListOurs => {
-                let labels = format!("{TARGET}={}", self.wanted.target());
-                let mut ours = Vec::new();
-                // Two questions, since `spec.revision=0` selects published ones as well.
-                for lifecycle in [Lifecycle::Draft, Lifecycle::Proposed] {
-                    let (package, lifecycle) = (self.wanted.package, lifecycle.as_str());
-                    let fields = format!("spec.packageName={package},spec.lifecycle={lifecycle}");
-                    ours.extend(line.list(&labels, &fields)?);
-                }
-                // Whatever was selected: what is published is never taken back.
-                ours.retain(|it| it.lifecycle < Lifecycle::Published);
-                self.seen.unpublished = Some(ours);
+            Decision::Survey => {
+                let (package, target) = (self.wanted.package, self.wanted.target());
+                let (ours, latest) = line.wait(line.survey(package, &target))?;
+                (self.seen.unpublished, self.seen.latest) = (Some(ours), latest);
             }
-            Decision::FindLatest => self.seen.latest = line.latest(self.wanted.package)?,
-            Decision::ReadLatest { name } => self.seen.latest_files = Some(line.texts(name)?),
+            Decision::ListOurs => {
+                let (package, target) = (self.wanted.package, self.wanted.target());
+                self.seen.unpublished = Some(line.wait(line.unpublished(package, &target))?);
+            }
+            Decision::FindLatest => {
+                self.seen.latest = line.wait(line.latest(self.wanted.package))?;
+            }
+            Decision::ReadLatest { name } => {
+                self.seen.latest_files = Some(line.wait(line.texts(name))?);
+            }
             Decision::ReadCandidate { name } => {
-                self.seen.candidate = Some((name.clone(), line.texts(name)?));
+                self.seen.candidate = Some((name.clone(), line.wait(line.texts(name))?));
             }
             Decision::Get { round } => {
                 let workspace = self.wanted.workspace(*round);
-                match line.revision(&site.name(self.wanted.package, &workspace))? {
+                let name = site.name(self.wanted.package, &workspace);
+                match line.wait(line.revision(&name))? {
                     Look::Found(revision) => self.found(revision),
                     _ => self.seen.own = Look::Absent,
                 }
             }
             Decision::ReadOwn { name } => {
-                let texts = line.texts(name)?;
+                let texts = line.wait(line.texts(name))?;
                 self.read(texts);
             }
             Decision::CheckSource { source } => {
-                self.seen.is_source_latest = Some(match source {
-                    Some(source) if !source.ends_with(".main") => {
-                        let found = line.revision(source)?;
-                        matches!(found, Look::Found(revision) if revision.is_latest)
-                    }
-                    _ => line.newest_published(self.wanted.package)?.is_none(),
-                });
+                let asked = line.is_newest(self.wanted.package, source.as_deref());
+                let is_newest = line.wait(asked)?;
+                self.check(is_newest, Instant::now());
             }
             Decision::Withdraw { revision } => {
                 let body = lifecycle(revision, "Draft");
-                let reply = fault::step("porch.withdraw", || {
-                    line.patch(&site.revision(&revision.name), &body)
-                })?;
+                let path = site.revision(&revision.name);
+                let reply = fault::step("porch.withdraw", || line.wait(line.patch(&path, &body)))?;
                 self.changed(reply.object::<PackageRevision>()?.into());
             }
             Decision::Delete { revision } => {
                 let path = site.revision(&revision.name);
                 let call = Call { method: Method::DELETE, ..Call::get(&path) };
-                fault::step("porch.delete", || line.call(&call))?;
+                fault::step("porch.delete", || line.wait(line.call(&call)))?;
                 self.deleted(revision);
             }
             Decision::Create { .. }
@@ -263,37 +222,34 @@ impl<'a> Cycle<'a> {
                 let path = site.revisions();
                 let call = Call { method: Method::POST, path: &path, query: &[], content };
                 self.seen.is_lost = false;
-                let reply = fault::step("porch.create", || line.call(&call))?;
+                let began = Instant::now();
+                let reply = fault::step("porch.create", || line.wait(line.call(&call)))?;
                 // A copy holds what its source holds, and a new one nothing that matters.
                 let files = match source {
                     Some(_) => self.seen.latest_files.clone().unwrap_or_default(),
-                    None => Texts::default(),
+                    None => {
+                        // It is refused where anything of the package is published.
+                        self.check(true, began);
+                        Texts::default()
+                    }
                 };
                 self.seen.own_files = Some(Texts { render_error: None, ..files });
                 reply
             }
-            Decision::Write { revision, changes } => {
-                let body = json!({
-                    "metadata": {"resourceVersion": revision.version},
-                    "spec": {"resources": changes},
-                });
-                let reply = fault::step("porch.write", || {
-                    line.patch(&site.resources(&revision.name), &body)
-                })?;
-                self.seen.has_written = true;
-                let texts = Texts::from(reply.object::<Resources>()?);
-                self.read(texts);
-                return Ok(());
+            Decision::Write { revision, changes, checks } => {
+                return self.write(revision, changes, *checks);
             }
             Decision::Adopt { revision, source } => {
                 let mut body = json!({"metadata": self.wanted.marks(source.as_deref())});
                 body["metadata"]["resourceVersion"] = revision.version.as_str().into();
-                fault::step("porch.adopt", || line.patch(&site.revision(&revision.name), &body))?
+                let path = site.revision(&revision.name);
+                fault::step("porch.adopt", || line.wait(line.patch(&path, &body)))?
             }
             Decision::Annotate { revision } => {
                 let mut body = json!({"metadata": {"resourceVersion": revision.version}});
                 body["metadata"]["annotations"] = json!({APPROVAL: self.wanted.approval});
-                fault::step("porch.annotate", || line.patch(&site.revision(&revision.name), &body))?
+                let path = site.revision(&revision.name);
+                fault::step("porch.annotate", || line.wait(line.patch(&path, &body)))?
             }
             Decision::Propose { revision } => {
                 let mut body = lifecycle(revision, "Proposed");
@@ -301,19 +257,54 @@ impl<'a> Cycle<'a> {
                     body["metadata"]["annotations"] = json!({APPROVAL: approval});
                 }
                 let path = site.revision(&revision.name);
-                let reply = fault::step("porch.propose", || line.patch(&path, &body))?;
+                let reply = fault::step("porch.propose", || line.wait(line.patch(&path, &body)))?;
                 // That took Porch a while: before it is published it is looked again.
                 self.seen.is_source_latest = None;
                 reply
             }
             Decision::Approve { revision } => {
                 let body = lifecycle(revision, "Published");
-                fault::step("porch.approve", || line.patch(&site.approval(&revision.name), &body))?
+                let path = site.approval(&revision.name);
+                fault::step("porch.approve", || line.wait(line.patch(&path, &body)))?
             }
             _ => return Ok(()),
         };
         self.found(reply.object::<PackageRevision>()?.into());
         Ok(())
+    }
+
+    /// Writes the files. With `checks` it is looked meanwhile whether what they are a copy of is still
+    /// the newest; that this did not come off is no fault of the write's.
+    fn write(&mut self, revision: &Revision, changes: &Files, checks: bool) -> Result<(), Trouble> {
+        let (line, package) = (self.line, self.wanted.package);
+        let path = line.site.resources(&revision.name);
+        let body = json!({
+            "metadata": {"resourceVersion": revision.version},
+            "spec": {"resources": changes},
+        });
+        let source = copied_from(revision, self.note.as_ref());
+        let check = async {
+            match checks {
+                true => line.is_newest(package, source.as_deref()).await.ok(),
+                false => None,
+            }
+            .map(|is_newest| (is_newest, Instant::now()))
+        };
+        let (reply, checked) =
+            fault::step("porch.write", || line.wait(join(line.patch(&path, &body), check)));
+        let reply = reply?;
+        self.seen.has_written = true;
+        if let Some((is_newest, at)) = checked {
+            self.check(is_newest, at);
+        }
+        let texts = Texts::from(reply.object::<Resources>()?);
+        self.read(texts);
+        Ok(())
+    }
+
+    /// Ours was made from the newest, or was not.
+    fn check(&mut self, is_newest: bool, at: Instant) {
+        (self.seen.is_source_latest, self.checked) = (Some(is_newest), at);
     }
 
     /// The intent's own revision is in an answer.
@@ -373,6 +364,11 @@ impl<'a> Cycle<'a> {
         self.looks += 1;
         if self.looks > LOOKS_MAX {
             return Err(fault());
+        }
+        if matches!(decision, Decision::Survey) {
+            // It may be longer than we take in.
+            self.wanted.is_first = false;
+            return Ok(());
         }
         match refusal::meaning(trouble) {
             Meaning::Fault | Meaning::Unknown if is_of_going(decision) => self.forget(decision),
@@ -448,6 +444,7 @@ fn done(revision: &Revision, unchanged: bool) -> Answer {
 /// What was about to be done, for messages.
 fn deed(decision: &Decision, package: &str) -> String {
     match decision {
+        Decision::Survey => format!("list the revisions of package `{package}`"),
         Decision::ListOurs => format!("list our drafts of package `{package}`"),
         Decision::FindLatest => format!("look for package `{package}`"),
         Decision::ReadLatest { name }

@@ -16,6 +16,9 @@ use crate::sink::{Fault, Retry};
 /// One request, or the end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
+    /// Looks at all revisions of the package at once: nothing of ours has ended there yet, so there is
+    /// no long history.
+    Survey,
     /// Lists unpublished revisions of ours for the target.
     ListOurs,
     /// Looks for the newest published revision.
@@ -55,6 +58,8 @@ pub enum Decision {
     Write {
         revision: Box<Revision>,
         changes: Files,
+        /// Look meanwhile whether what the revision was copied from is still the newest.
+        checks: bool,
     },
     /// Puts our marks on what our creation has left without them.
     Adopt {
@@ -95,7 +100,8 @@ impl Decision {
             Decision::Annotate { .. } => Stage::Annotate,
             Decision::Propose { .. } => Stage::Propose,
             Decision::Approve { .. } => Stage::Approve,
-            Decision::ListOurs
+            Decision::Survey
+            | Decision::ListOurs
             | Decision::FindLatest
             | Decision::ReadLatest { .. }
             | Decision::ReadCandidate { .. }
@@ -121,7 +127,10 @@ pub fn decide(seen: &Seen, wanted: &Wanted<'_>, note: Option<&Note>) -> Decision
 
 /// There is no revision of this intent, or none that could still be written.
 fn begin(seen: &Seen, wanted: &Wanted<'_>, note: Option<&Note>) -> Decision {
-    let Some(ours) = &seen.unpublished else { return Decision::ListOurs };
+    let Some(ours) = &seen.unpublished else {
+        let is_blank = wanted.is_first && seen.latest == Look::Unknown;
+        return if is_blank { Decision::Survey } else { Decision::ListOurs };
+    };
     let latest = match &seen.latest {
         Look::Unknown => return Decision::FindLatest,
         Look::Absent => None,
@@ -306,7 +315,8 @@ fn write(seen: &Seen, wanted: &Wanted<'_>, own: &Revision, texts: &Texts) -> Opt
         let said = format!("it makes something else of {}", paths.join(", "));
         return Some(unrendered(own, &said));
     }
-    Some(Decision::Write { revision, changes })
+    let checks = wanted.policy != PorchPolicy::Draft && seen.is_source_latest.is_none();
+    Some(Decision::Write { revision, changes, checks })
 }
 
 fn unrendered(own: &Revision, said: &str) -> Decision {
@@ -321,14 +331,16 @@ fn unrendered(own: &Revision, said: &str) -> Decision {
 fn onward(seen: &Seen, note: Option<&Note>, own: &Revision) -> Decision {
     let revision = Box::new(own.clone());
     match (seen.is_source_latest, own.lifecycle) {
-        (None, _) => {
-            let kept = note.and_then(|note| note.source.clone());
-            Decision::CheckSource { source: own.source.clone().or(kept) }
-        }
+        (None, _) => Decision::CheckSource { source: copied_from(own, note) },
         (Some(false), _) => remove(own),
         (Some(true), Lifecycle::Draft) => Decision::Propose { revision },
         (Some(true), _) => Decision::Approve { revision },
     }
+}
+
+/// The revision that this one of ours was copied from; none for a package's first.
+pub fn copied_from(own: &Revision, note: Option<&Note>) -> Option<String> {
+    own.source.clone().or_else(|| note.and_then(|note| note.source.clone()))
 }
 
 /// With an annotation of Nephio's, its controller goes on from the draft.

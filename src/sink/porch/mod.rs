@@ -2,9 +2,11 @@
 //!
 //! One delivery is a cycle: a Draft is made, as the package's first revision or as a copy of the
 //! newest published one; files are written; it is proposed, and approved where the policy says so.
-//! `decide` picks each request from what was seen; `cycle` sends it. Each write is noted in the
-//! ledger first, and what became of it is looked up under a name that follows from the intent, so a
-//! crash, a timeout or a lost draft is continued from what the server shows.
+//! `decide` picks each request from what was seen; `cycle` sends it along the `line`. Each write is
+//! noted in the ledger, and what became of it is looked up under a name that follows from the intent,
+//! so a crash, a timeout or a lost draft is continued from what the server shows.
+//!
+//! The sink has two hands: what one reads for its package costs no time while the other one writes.
 //!
 //! Invariants: `Done` is said of a lifecycle that was in an answer; every write carries the
 //! resourceVersion that was read, but for the two that cannot (create, delete); no dry-run is ever
@@ -15,6 +17,7 @@
 mod comparison;
 mod cycle;
 mod decide;
+mod line;
 mod refusal;
 mod seen;
 mod site;
@@ -24,18 +27,19 @@ mod wanted;
 mod wire;
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::config::{PorchPolicy, PorchSettings};
 use crate::limits::DELIVERY_MAX;
 use crate::model::{Code, TargetKey};
-use crate::sink::cluster::{Cluster, Clusters, Trouble, Turn};
+use crate::sink::cluster::{Cluster, Clusters, Trouble};
 use crate::sink::{Answer, Context, Delivery, Fatal, Fault, Retry, Sink};
 
-use cycle::{Cycle, Line};
+use cycle::Cycle;
+use line::Line;
 use refusal::Meaning;
-use seen::Note;
+use seen::{Note, Seen};
 use site::Site;
 use wanted::Wanted;
 use wire::{PackageRevision, Repository};
@@ -53,6 +57,12 @@ pub struct Porch {
     cluster: Arc<Cluster>,
     site: Site,
     settings: PorchSettings,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What both hands know from earlier deliveries.
+#[derive(Debug, Default)]
+struct Known {
     /// The Repository was ready, and nothing has failed since.
     is_checked: bool,
     /// Targets whose last delivery was published without trouble, so that it left nothing to clean up.
@@ -69,8 +79,7 @@ impl Porch {
             cluster: clusters.at(settings.access.clone()),
             site: Site::new(settings)?,
             settings: settings.clone(),
-            is_checked: false,
-            clean: HashSet::new(),
+            known: Arc::default(),
         })
     }
 
@@ -83,7 +92,7 @@ impl Porch {
         let (line, name) = (self.line(deadline), &self.site.repository);
         let what = format!("read repository `{name}`");
         let repository: Repository = line
-            .get(&self.site.repository())
+            .wait(line.get(&self.site.repository()))
             .map_err(|trouble| refusal::fault(&what, name, &trouble))?;
         if repository.is_of_v1alpha2() {
             return Err(refusal::newer(name));
@@ -98,14 +107,6 @@ impl Porch {
         }
     }
 
-    /// Waits until nobody else in this process writes to the Repository.
-    fn turn(&self, deadline: Instant) -> Result<Turn, Fault> {
-        let thing = format!("repository {}/{}", self.site.namespace, self.site.repository);
-        self.cluster
-            .block_on(self.cluster.turn(&thing, deadline))
-            .map_err(|trouble| trouble.fault(&format!("write to {thing}")))
-    }
-
     fn deliver_one(
         &mut self,
         delivery: &Delivery<'_>,
@@ -113,40 +114,52 @@ impl Porch {
     ) -> Result<Answer, Fatal> {
         let term = context.fence.term();
         let Delivery { seq, intent, package, .. } = *delivery;
-        let wanted = Wanted::new(seq, term.ledger, intent, package, &self.settings);
+        let mut wanted = Wanted::new(seq, term.ledger, intent, package, &self.settings);
         if let Some(fault) = wanted.refusal(&self.site.repository) {
             return Ok(Answer::Failed(fault));
         }
-        let _turn = match self.turn(context.deadline) {
+        wanted.is_first = delivery.last.is_none() && !self.edits();
+        let line = self.line(context.deadline);
+        // What is read of a shared package holds until somebody writes to it.
+        let turn = match self.edits().then(|| line.turn()).transpose() {
             Ok(turn) => turn,
             Err(fault) => return Ok(Answer::Failed(fault)),
         };
         context.fence.check()?;
-        if !self.is_checked
-            && let Err(fault) = self.check(context.deadline)
-        {
+        let is_checked = self.known().is_checked;
+        if !is_checked && let Err(fault) = self.check(context.deadline) {
             return Ok(Answer::Failed(fault));
         }
         let note = delivery.step.and_then(|step| Note::read(&step.0));
-        let is_clean = self.clean.contains(&package.key);
-        let mut cycle = Cycle::new(self.line(context.deadline), wanted, context, note, is_clean);
+        let is_clean = self.known().clean.contains(&package.key);
+        let seen = Seen { unpublished: is_clean.then(Vec::new), ..Seen::default() };
+        let mut cycle = Cycle::new(line, wanted, context, note, seen, turn);
         let answer = cycle.run()?;
         let is_smooth = cycle.is_smooth();
         self.remember(&answer, &package.key, is_smooth);
         Ok(answer)
     }
 
-    fn remember(&mut self, answer: &Answer, key: &TargetKey, is_smooth: bool) {
-        self.is_checked = !matches!(answer, Answer::Failed(_));
+    fn edits(&self) -> bool {
+        self.settings.edit_package.is_some()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, answer: &Answer, key: &TargetKey, is_smooth: bool) {
+        let mut known = self.known();
+        known.is_checked = !matches!(answer, Answer::Failed(_));
         let is_done = matches!(answer, Answer::Done(_)) && is_smooth;
         if !is_done || self.settings.policy != PorchPolicy::Approve {
-            self.clean.remove(key);
+            known.clean.remove(key);
             return;
         }
-        if self.clean.len() >= CLEAN_MAX {
-            self.clean.clear();
+        if known.clean.len() >= CLEAN_MAX {
+            known.clean.clear();
         }
-        self.clean.insert(key.clone());
+        known.clean.insert(key.clone());
     }
 }
 
@@ -160,12 +173,26 @@ impl Sink for Porch {
         1
     }
 
+    /// Looks around for one target while the other hand writes for another. Where all targets share a
+    /// package, what it sees would not hold.
+    fn second_hand(&self) -> Option<Box<dyn Sink>> {
+        let beside = || Porch {
+            name: self.name.clone(),
+            cluster: Arc::clone(&self.cluster),
+            site: self.site.clone(),
+            settings: self.settings.clone(),
+            known: Arc::clone(&self.known),
+        };
+        (!self.edits()).then(|| Box::new(beside()) as Box<dyn Sink>)
+    }
+
     fn probe(&mut self) -> Result<(), Fault> {
         let deadline = Instant::now() + DELIVERY_MAX;
         self.check(deadline)?;
         // No such revision is ever made; to be told so takes what a delivery takes.
         let path = self.site.revision(&self.site.name("probe", "none"));
-        let asked: Result<PackageRevision, Trouble> = self.line(deadline).get(&path);
+        let line = self.line(deadline);
+        let asked: Result<PackageRevision, Trouble> = line.wait(line.get(&path));
         match asked {
             Err(trouble) if refusal::meaning(&trouble) != Meaning::Gone => {
                 Err(refusal::fault("read revisions", &self.site.repository, &trouble))

@@ -20,6 +20,8 @@ pub struct Revision {
     pub is_going: bool,
     /// The object that makes and changes it, such as a PackageVariant.
     pub owner: Option<String>,
+    /// What it was made for, if it is ours.
+    pub target: Option<String>,
     pub intent: Option<String>,
     pub digest: Option<String>,
     pub source: Option<String>,
@@ -131,6 +133,14 @@ pub enum Stage {
     Approve,
     /// Our own revision is taken back or deleted, since it is a copy of what is not the newest.
     Restart,
+}
+
+impl Stage {
+    /// Whether a delivery that knows only the step before is resumed as well: what the server shows
+    /// tells the rest.
+    pub fn may_follow_unseen(self, before: Stage) -> bool {
+        matches!((before, self), (Stage::Create, Stage::Write) | (Stage::Propose, Stage::Approve))
+    }
 }
 
 impl Note {

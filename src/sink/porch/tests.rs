@@ -28,6 +28,7 @@ fn wanted(policy: PorchPolicy) -> Wanted<'static> {
         policy,
         approval: None,
         content: Content::Own(&PACKAGE),
+        is_first: false,
     }
 }
 
@@ -46,6 +47,7 @@ fn latest() -> Revision {
         is_latest: true,
         is_going: false,
         owner: None,
+        target: None,
         intent: Some("2@x".to_owned()),
         digest: None,
         source: None,
@@ -134,6 +136,18 @@ fn a_first_delivery_looks_before_it_creates() {
 }
 
 #[test]
+fn the_first_intent_of_a_target_looks_at_everything_at_once() {
+    let first = Wanted { is_first: true, ..wanted(PorchPolicy::Approve) };
+    let mut seen = Seen::default();
+    assert_eq!(decide(&seen, &first, None), Decision::Survey);
+    // A part of it that did not hold is looked at by itself.
+    seen.unpublished = Some(Vec::new());
+    assert_eq!(decide(&seen, &first, None), Decision::FindLatest);
+    (seen.unpublished, seen.latest) = (None, Look::Absent);
+    assert_eq!(decide(&seen, &first, None), Decision::ListOurs);
+}
+
+#[test]
 fn what_is_published_already_makes_no_revision() {
     let wanted = wanted(PorchPolicy::Approve);
     let seen = seen_with_latest(right());
@@ -171,7 +185,7 @@ fn a_cycle_goes_from_draft_to_published() {
     let changes =
         Files::from([("deployment.yaml".to_owned(), right().files["deployment.yaml"].clone())]);
     let next = decide(&seen, &wanted, Some(&kept));
-    assert_eq!(next, Decision::Write { revision: draft(), changes });
+    assert_eq!(next, Decision::Write { revision: draft(), changes, checks: true });
 
     (seen.own_files, seen.has_written) = (Some(right()), true);
     let kept = note(Stage::Write);

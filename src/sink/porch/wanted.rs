@@ -35,6 +35,8 @@ pub struct Wanted<'a> {
     pub policy: PorchPolicy,
     pub approval: Option<&'a str>,
     pub content: Content<'a>,
+    /// No intent for this target has ended at this sink yet.
+    pub is_first: bool,
 }
 
 /// What is to stand in the package.
@@ -76,6 +78,7 @@ impl<'a> Wanted<'a> {
             policy: settings.policy,
             approval: settings.approval.as_deref(),
             content,
+            is_first: false,
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::sink::porch::seen::{Lifecycle, Origin, Revision, Texts};
-use crate::sink::porch::wanted::{APPROVAL, DIGEST, INTENT_ID, LATEST, SOURCE};
+use crate::sink::porch::wanted::{APPROVAL, DIGEST, INTENT_ID, LATEST, SOURCE, TARGET};
 
 /// A PackageRevision as it comes.
 #[derive(Debug, Deserialize)]
@@ -104,6 +104,7 @@ impl From<PackageRevision> for Revision {
             is_latest: metadata.labels.get(LATEST).is_some_and(|value| value == "true"),
             is_going: metadata.deletion_timestamp.is_some(),
             owner: metadata.owner_references.first().map(owner),
+            target: metadata.labels.get(TARGET).cloned(),
             intent: note(INTENT_ID),
             digest: note(DIGEST),
             source: note(SOURCE),

@@ -2,6 +2,7 @@
 
 mod crash;
 mod editing;
+mod hands;
 mod meanwhile;
 mod scenarios;
 mod tables;
@@ -76,6 +77,12 @@ impl Bench {
 /// A job of that seq.
 pub fn numbered(seq: u64, target: &str, replicas: u32) -> Job {
     Job { seq: Seq(seq), ..job(target, replicas) }
+}
+
+/// The same for a target for which another intent has ended at the sink.
+pub fn later(seq: u64, target: &str, replicas: u32) -> Job {
+    let last = Some(job(target, 1).package.digest);
+    Job { last, ..numbered(seq, target, replicas) }
 }
 
 /// The one answer to one job.
@@ -158,12 +165,30 @@ fn a_cycle_takes_no_more_requests_than_it_needs() {
     let bench = Bench::new();
     let mut sink = bench.approving();
     done(&deliver_one(&mut sink, &numbered(1, "web", 3)));
-    bench.requests();
-    done(&deliver_one(&mut sink, &numbered(2, "web", 4)));
     let (old, new) =
         ("packages.scale-ran-a-web.i-1-e3b0c442", "packages.scale-ran-a-web.i-2-e3b0c442");
     assert_eq!(
         bench.requests(),
+        [
+            "GET repositories/packages".to_owned(),
+            "GET s?fieldSelector=spec.repository=packages,spec.packageName=scale-ran-a-web"
+                .to_owned(),
+            "POST s".to_owned(),
+            format!("PATCH resources/{old}"),
+            format!("PATCH s/{old}"),
+            "GET s?labelSelector=kpt.dev/latest-revision=true&fieldSelector=spec.repository=packages,\
+             spec.packageName=scale-ran-a-web"
+                .to_owned(),
+            format!("PATCH s/{old}/approval"),
+        ],
+        "nothing can have been published before a creation that was not refused"
+    );
+    done(&deliver_one(&mut sink, &later(2, "web", 4)));
+    let mut requests = bench.requests();
+    // The two go at once.
+    requests[3..5].sort_unstable_by(|a, b| b.cmp(a));
+    assert_eq!(
+        requests,
         [
             "GET s?labelSelector=kpt.dev/latest-revision=true&fieldSelector=spec.repository=packages,\
              spec.packageName=scale-ran-a-web"

@@ -64,11 +64,11 @@ fn a_draft_that_the_server_has_lost_is_looked_for_by_the_next_intent() {
     };
     done(&deliver_one(&mut sink, &numbered(1, "web", 3)));
     bench.porch.next("create", Mishap::LosesCreated);
-    done(&deliver_one(&mut sink, &numbered(2, "web", 4)));
+    done(&deliver_one(&mut sink, &later(2, "web", 4)));
     bench.requests();
-    done(&deliver_one(&mut sink, &numbered(3, "web", 5)));
+    done(&deliver_one(&mut sink, &later(3, "web", 5)));
     assert_eq!(lists(&bench), 2, "drafts, and proposals: it may have come back");
-    done(&deliver_one(&mut sink, &numbered(4, "web", 6)));
+    done(&deliver_one(&mut sink, &later(4, "web", 6)));
     assert_eq!(lists(&bench), 0, "nothing was left");
 }
 
@@ -111,4 +111,62 @@ fn what_is_going_and_cannot_be_deleted_is_in_nobodys_way_and_never_taken_for_a_p
     bench.cluster.fail(Fault::api(500, "InternalError", "no").on("DELETE"));
     let answer = deliver_one(&mut sink, &numbered(2, "web", 3));
     assert_eq!(confirmed(&answer), format!("{second} Proposed"));
+}
+
+#[test]
+fn what_is_published_between_the_proposal_and_the_approval_of_a_first_revision_is_not_undone() {
+    let bench = Bench::new();
+    bench.porch.next("propose", Mishap::Overtaken);
+    let answer = deliver_one(&mut bench.approving(), &numbered(1, "web", 4));
+    // They have published just what we want, and ours is taken back.
+    let published = "packages.scale-ran-a-web.v1 Published 1";
+    assert_eq!(confirmed(&answer), published);
+    assert_eq!(bench.porch.revisions(), [published]);
+}
+
+#[test]
+fn a_slow_write_of_the_files_has_it_looked_again_what_is_published() {
+    let bench = Bench::new();
+    let checks = |bench: &Bench| {
+        let lines = bench.requests();
+        let at = |start: &str| lines.iter().rposition(|line| line.starts_with(start));
+        let write = at("PATCH resources/").unwrap();
+        let propose = at("PATCH s/").unwrap();
+        lines[write + 1..propose].to_vec()
+    };
+    let mut sink = bench.sink(&bench.settings(PorchPolicy::Propose));
+    // Its answer has two thousand bytes and more.
+    let drip = Fault::new(Wrong::Drip(Duration::from_millis(2)));
+    bench.cluster.fail(drip.on("PATCH").at("packages.scale-ran-a-web.i-1-e3b0c442"));
+    done(&deliver_one(&mut sink, &numbered(1, "web", 3)));
+    let checked = checks(&bench);
+    assert!(matches!(&checked[..], [line] if line.contains("latest-revision=true")), "{checked:?}");
+}
+
+#[test]
+fn a_first_intent_supersedes_what_earlier_ones_have_left_unfinished() {
+    let bench = Bench::new();
+    let mut draft = bench.sink(&bench.settings(PorchPolicy::Draft));
+    done(&deliver_one(&mut draft, &numbered(1, "web", 3)));
+    let name = "packages.scale-ran-a-web.i-2-e3b0c442";
+    let answer = deliver_one(&mut bench.approving(), &numbered(2, "web", 4));
+    assert_eq!(confirmed(&answer), format!("{name} Published 1"));
+    assert_eq!(bench.porch.revisions(), [format!("{name} Published 1")]);
+}
+
+#[test]
+fn a_history_that_is_too_long_to_be_listed_is_asked_for_what_matters() {
+    let bench = Bench::new();
+    done(&deliver_one(&mut bench.approving(), &numbered(1, "web", 3)));
+    bench.requests();
+    // More than is read of any answer.
+    let endless = Fault::new(Wrong::Endless(64 << 20));
+    bench.cluster.fail(endless.on("GET").at("packagerevisions"));
+    let mut sink = bench.approving();
+    let answer = deliver_one(&mut sink, &numbered(2, "web", 3));
+    // The Repository is read first, by another path.
+    let published = "packages.scale-ran-a-web.i-1-e3b0c442 Published 1";
+    assert_eq!(confirmed(&answer), format!("{published} unchanged"));
+    let lists = bench.requests().iter().filter(|line| line.starts_with("GET s?")).count();
+    assert_eq!(lists, 4, "all of it in vain, then drafts, proposals and what is published");
 }

@@ -199,10 +199,12 @@ fn list() -> Vec<(&'static str, &'static str, Value)> {
                   spec.repository%3Dpackages,spec.packageName%3Dp,spec.lifecycle%3DDraft";
     let numberless = "packagerevisions?labelSelector=intentd/target%3Dt&fieldSelector=\
                       spec.repository%3Dpackages,spec.packageName%3Dp,spec.revision%3D0";
+    let all = "packagerevisions?fieldSelector=spec.repository%3Dpackages,spec.packageName%3Dp";
     let none = Value::Null;
     vec![
         ("GET", "packagerevisions/packages.p.one", none.clone()),
         ("GET", latest, none.clone()),
+        ("GET", all, none.clone()),
         ("POST", "packagerevisions", revision("one", "packages", init())),
         ("POST", "packagerevisions", revision("one", "packages", init())),
         ("GET", drafts, none.clone()),
@@ -220,12 +222,14 @@ fn list() -> Vec<(&'static str, &'static str, Value)> {
         ("PATCH", "packagerevisions/packages.p.one/approval", lifecycle("stale", "Published")),
         ("PATCH", "packagerevisions/packages.p.one/approval", lifecycle("$RV", "Published")),
         ("GET", latest, none.clone()),
+        ("GET", all, none.clone()),
         ("GET", "packagerevisions/packages.p.main", none.clone()),
         ("PATCH", "packagerevisions/packages.p.one/approval", lifecycle("$RV", "Published")),
         ("POST", "packagerevisions", revision("two", "packages", init())),
         ("POST", "packagerevisions", revision("two", "packages", edit("packages.p.none"))),
         ("POST", "packagerevisions", revision("two", "packages", edit("packages.p.one"))),
         ("GET", drafts, none.clone()),
+        ("GET", all, none.clone()),
         ("GET", numberless, none.clone()),
         ("DELETE", "packagerevisions/packages.p.two", none.clone()),
         ("GET", "packagerevisions/packages.p.two", none.clone()),
