@@ -2,8 +2,8 @@
 //! nothing else: create, write the files, propose, and approve where the policy says so.
 //!
 //! Each round is a cycle for each of some new packages, by either in turn in a new Repository: Porch is
-//! slower the more revisions one has. Shown is the round with the middle ratio. `PORCH_CACHE=DB` measures on Porch's SQL cache instead of the
-//! cache of objects.
+//! slower the more revisions one has. Shown is the round with the middle ratio. `PORCH_CACHE=DB` measures
+//! on Porch's SQL cache instead of the cache of objects.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -43,9 +43,9 @@ impl Way {
 
 fn ways(scale: Scale) -> [Way; 2] {
     [
-        Way { policy: "propose", lifecycle: "Proposed", count: scale.of(1, 20, 60) },
+        Way { policy: "propose", lifecycle: "Proposed", count: scale.of(1, 20, 30) },
         // Porch takes several times as long for these.
-        Way { policy: "approve", lifecycle: "Published", count: scale.of(1, 8, 20) },
+        Way { policy: "approve", lifecycle: "Published", count: scale.of(1, 8, 16) },
     ]
 }
 
@@ -54,7 +54,7 @@ pub fn measure(scale: Scale) -> Vec<Row> {
         return Vec::new();
     }
     let ways = ways(scale);
-    let rounds = scale.of(1, 3, 5);
+    let rounds = scale.of(1, 3, 3);
     let Some(bench) = Bench::start(&ways, rounds) else { return Vec::new() };
     let intents = rounds * ways.iter().map(|way| way.count).sum::<usize>();
     let ground = Ground::new(Medium::disk(scale), 16 * intents);

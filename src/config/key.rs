@@ -303,7 +303,7 @@ const RATE: Key = key(
     "rate",
     Form::Count { min: 1, max: 10_000 },
     "",
-    "most deliveries a second, each try counted, and at most a second's worth at once; default no bound. How many are under way at a time is the business of `concurrency`, where a type has it; the others have one batch at a time",
+    "most deliveries a second, each try counted, and at most a second's worth at once; default no bound. How many are under way at a time is the business of `concurrency`, where a type has it; the others have one or two batches at a time",
 );
 
 const KUBECONFIG: Key = key(

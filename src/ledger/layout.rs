@@ -69,6 +69,9 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     // NORMAL would lose acknowledged commits in a power cut.
     ("synchronous", "FULL", "2"),
     ("foreign_keys", "ON", "1"),
+    // A statement of many rows keeps what it changes until it has ended: not in a file elsewhere, whose
+    // directory may be full or absent.
+    ("temp_store", "MEMORY", "2"),
     ("trusted_schema", "OFF", "0"),
     ("cell_size_check", "ON", "1"),
     // The writer copies pages back itself, where it can see an error: SQLite's own hook hides them.

@@ -309,7 +309,7 @@ enum ToLedger {
     Accept(Vec<Submission>),
     Finish(Vec<process::Ending>),
     Progress(Vec<ledger::Progress>),
-    /// Progress that somebody waits for.
+    /// Progress of which a sink may want to hear that it is durable.
     Steps(Vec<ledger::Progress>, oneshot::Sender<()>),
     Archived(Vec<Seq>),
     /// A request of `retry`, and where its answer goes; `None` says that it has to wait.

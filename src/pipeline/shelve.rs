@@ -22,6 +22,10 @@ const SYNC_EVERY: Duration = Duration::from_secs(5);
 /// So many intents are not left open for longer, however fast they come.
 const SYNC_AT: usize = 4096;
 
+/// So many are archived after a look at the lock: a leader that stood still and was succeeded shows no
+/// more than these again.
+const LOOK_EVERY: usize = 32;
+
 /// How often an archive step that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -82,9 +86,11 @@ impl Stage {
         unsynced: &mut Unsynced,
         beat: &Beat,
     ) -> Result<(), Error> {
-        // Where the lock has gone another one may have archived them, and synced what it wrote.
-        self.lead.check_lock()?;
-        for request in &group {
+        for (index, request) in group.iter().enumerate() {
+            // Where the lock has gone another one may have archived them, and synced what it wrote.
+            if index % LOOK_EVERY == 0 {
+                self.lead.check_lock()?;
+            }
             self.archive_one(request, beat)?;
             unsynced.add(request.record.seq);
             if enabled!(Level::INFO) {

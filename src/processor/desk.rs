@@ -348,7 +348,7 @@ impl Desk {
         }
     }
 
-    /// Takes over a step that is in the ledger already, so that no older one is written over it.
+    /// Takes over a step that the ledger was given before, so that no older one is written over it.
     fn journalled(&mut self, lane: usize, seq: Seq, newest: Step) {
         let Some(flight) = self.flights.get_mut(&seq) else { return };
         if let State::Underway { step, .. } = &mut flight.states[lane] {

@@ -44,8 +44,8 @@ pub trait Sink: Send + fmt::Debug {
         crate::limits::GROUP_MAX
     }
 
-    /// A second hand for the same target directory or server: while one waits for a sync, the other
-    /// makes the next batch ready. Their batches never share a target. `None` where a batch is
+    /// A second hand for the same target directory or server: while one waits for a sync or writes, the
+    /// other makes the next batch ready. Their batches never share a target. `None` where a batch is
     /// better done after the other.
     fn second_hand(&self) -> Option<Box<dyn Sink>> {
         None

@@ -115,15 +115,18 @@ fn all(_: &Options) -> Tally {
         tally.add(control, &format!("control of {name}"));
         tally.fired += 1;
         let mut seen = Vec::new();
-        let caught = (0..TRIES).find_map(|_| {
+        let caught = (1..=TRIES).find_map(|run| {
             let found = harness(&format!("{name}=skip"));
             tally.acked += found.acked;
             let caught = found.violations.iter().find(|text| text.contains(said)).cloned();
             seen.extend(found.violations);
-            caught
+            caught.map(|violation| (run, violation))
         });
         match caught {
-            Some(violation) => tally.notes.push(format!("{name} ({what}): caught, {violation}")),
+            Some((1, it)) => tally.notes.push(format!("{name} ({what}): caught, {it}")),
+            Some((run, it)) => {
+                tally.notes.push(format!("{name} ({what}): caught in run {run}, {it}"));
+            }
             None => tally.violation(format!("{name} ({what}) survives: {seen:?}")),
         }
     }

@@ -1,12 +1,13 @@
 //! The way to a cluster's API server, shared by all sinks that talk to the same one.
 //!
 //! One pool of connections for the calls to each server with each credentials in a process, and one
-//! for the watches. Calls are carried out by the thread that waits for them: its connections are
-//! looked after there and nowhere else, so that no thread has to wake another one for each of them.
-//! Watches go on in the background, on one thread for all.
+//! for the watches. Calls are carried out by the thread that waits for them, which looks after their
+//! connections (where several threads wait, one of them does it for all), so that no thread has to wake
+//! another one for each of them. Watches go on in the background, on one thread for all.
 //!
-//! Nothing here retries on its own account, but for one thing: an answer `401` has had no effect, so
-//! credentials are read again from their files and the call is repeated once.
+//! Nothing here retries on its own account, but for what has had no effect: after an answer `401`
+//! credentials are read again from their files and the call is repeated once, and what has not gone
+//! out on a connection that the server had closed goes out on another.
 //!
 //! Invariants: every call has a time by which it ends; no answer is read beyond a bound; a redirect
 //! is never followed, since the credentials would go with it.
@@ -33,6 +34,10 @@ use access::Clients;
 pub use call::{Call, Content, Reply, escaped};
 pub use trouble::{Cause, Refusal, Trouble};
 
+/// Threads that look up names, read credentials and wait for their plugins; for each cluster one does so
+/// at a time.
+const BLOCKING_MAX: usize = 16;
+
 /// All clusters that a process talks to.
 #[derive(Debug)]
 pub struct Clusters {
@@ -54,10 +59,15 @@ impl Clusters {
     ///
     /// It cannot be started.
     pub fn new() -> io::Result<Self> {
-        let calls = Builder::new_current_thread().enable_all().build()?;
+        let calls = Builder::new_current_thread()
+            .thread_name("cluster-names")
+            .max_blocking_threads(BLOCKING_MAX)
+            .enable_all()
+            .build()?;
         let background = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("cluster")
+            .max_blocking_threads(BLOCKING_MAX)
             .enable_all()
             .build()?;
         let runtimes =
@@ -167,8 +177,8 @@ impl Cluster {
                 let (clients, _) = self.clients(due).await?;
                 call::send(&clients, call, due).await
             }
-            Err(trouble @ Trouble::Lost { .. }) => {
-                // The files may say something else by now: a new certificate, a new address.
+            Err(trouble @ (Trouble::Lost { .. } | Trouble::Access { .. })) => {
+                // The files may say something else by now: a new certificate, address or plugin.
                 self.forget(made);
                 Err(trouble)
             }
@@ -261,6 +271,7 @@ mod tests {
     use std::fs;
     use std::io::{BufRead, BufReader, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::path::Path;
     use std::thread;
     use std::time::Duration;
 
@@ -271,18 +282,28 @@ mod tests {
     /// A cluster without credentials at this server, whose address has this path.
     fn cluster(clusters: &Clusters, server: &TcpListener, below: &str) -> Arc<Cluster> {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("kubeconfig");
+        let cluster = cluster_as(clusters, server, below, dir.path(), "{}");
+        cluster.block_on(cluster.clients(Instant::now() + LONG)).unwrap();
+        cluster
+    }
+
+    fn cluster_as(
+        clusters: &Clusters,
+        server: &TcpListener,
+        below: &str,
+        dir: &Path,
+        user: &str,
+    ) -> Arc<Cluster> {
+        let path = dir.join("kubeconfig");
         let address = format!("{}{below}", server.local_addr().unwrap());
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
              contexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
              clusters: [{{name: a, cluster: {{server: 'http://{address}'}}}}]\n\
-             users: [{{name: a, user: {{}}}}]\n"
+             users:\n- name: a\n  user: {user}\n"
         );
         fs::write(&path, text).unwrap();
-        let cluster = clusters.at(ClusterAccess { kubeconfig: Some(path), context: None });
-        cluster.block_on(cluster.clients(Instant::now() + LONG)).unwrap();
-        cluster
+        clusters.at(ClusterAccess { kubeconfig: Some(path), context: None })
     }
 
     /// Takes in a request and gives its path.
@@ -348,6 +369,45 @@ mod tests {
             met.recv().unwrap();
             met.recv().unwrap();
         }
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_had_anew_has_the_credentials_read_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let clusters = Clusters::new().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let answers = dir.path().join("answer");
+        let says = |status: serde_json::Value| {
+            let answer = serde_json::json!({
+                "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+                "status": status,
+            });
+            fs::write(&answers, answer.to_string()).unwrap();
+        };
+        let user = format!(
+            "{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: cat, \
+             args: ['{}'], interactiveMode: Never}}}}",
+            answers.display()
+        );
+        let cluster = cluster_as(&clusters, &listener, "", dir.path(), &user);
+        let server = thread::spawn(move || {
+            for _ in 0..2 {
+                let (stream, _) = listener.accept().unwrap();
+                request(&stream);
+                answer_once(&stream);
+            }
+        });
+        let call = || {
+            let call = Call::get("/version");
+            cluster.block_on(cluster.call(&call, Instant::now() + LONG)).map(|reply| reply.status)
+        };
+        says(serde_json::json!({"token": "a", "expirationTimestamp": "2020-01-01T00:00:00Z"}));
+        assert_eq!(call(), Ok(200));
+        // One without an end cannot take the place of one with an end.
+        says(serde_json::json!({"token": "b"}));
+        assert!(matches!(call(), Err(Trouble::Access { .. })));
+        assert_eq!(call(), Ok(200));
         server.join().unwrap();
     }
 

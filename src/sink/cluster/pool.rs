@@ -19,11 +19,11 @@ use tower::{BoxError, Service, ServiceExt};
 /// at the server's limit, which JSON may make twice as long.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// How long a connection is kept that nobody uses; servers and what lies before them close it after a
-/// minute or more, and one that is closed by us costs no lost call.
+/// How long a connection is kept that nobody uses, looked at whenever another one becomes free; servers
+/// and what lies before them close it after a minute or more, and then a call may meet that.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// Why there is no answer. Only [`Error::Connect`] says that the server has not seen the request.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("connect")]
@@ -78,6 +78,14 @@ impl<C> Pool<C> {
         None
     }
 
+    /// The ones that were used longest ago are at the front.
+    fn give_back(&self, sender: SendRequest<Full<Bytes>>) {
+        let mut idle = self.lock();
+        let old = idle.partition_point(|it| it.since.elapsed() >= IDLE_MAX);
+        idle.drain(..old);
+        idle.push(Idle { sender, since: Instant::now() });
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,7 +118,7 @@ where
             match sender.try_send_request(request).await {
                 Ok(response) => {
                     let whole = whole(response).await?;
-                    self.lock().push(Idle { sender, since: Instant::now() });
+                    self.give_back(sender);
                     return Ok(whole);
                 }
                 Err(mut error) => match error.take_message() {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use kube::client::AuthError;
 use serde::Deserialize;
 
 use crate::model::Code;
 use crate::sink::child::shown_up_to;
-use crate::sink::cluster::access::words;
+use crate::sink::cluster::access::auth_words;
 use crate::sink::{Fault, Retry};
 
 /// Characters of a server's message that are kept: a conflict names every owner, a render its package.
@@ -69,7 +70,9 @@ impl Trouble {
     pub fn of(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Trouble::of_status(status),
-            kube::Error::Auth(_) => Trouble::access(&words(error)),
+            kube::Error::Service(error) if let Some(error) = error.downcast_ref::<AuthError>() => {
+                Trouble::access(&auth_words(error))
+            }
             other => Trouble::lost(innermost(other)),
         }
     }
@@ -204,6 +207,18 @@ mod tests {
             assert_eq!(fault.message, format!("cannot write x: {message}"));
             assert_eq!(fault.retry, retry, "{message}");
         }
+    }
+
+    #[test]
+    fn what_a_credential_plugin_prints_is_not_told() {
+        use std::os::unix::process::ExitStatusExt;
+        let status = std::process::ExitStatus::from_raw(3 << 8);
+        let out =
+            std::process::Output { status, stdout: b"sesame".into(), stderr: b"sesame".into() };
+        let failed = AuthError::AuthExecRun { cmd: "sesame".to_owned(), out: Box::new(out) };
+        let trouble = Trouble::of(&kube::Error::Service(Box::new(failed)));
+        let said = "the credential plugin of the kubeconfig failed (exit status: 3)".to_owned();
+        assert_eq!(trouble, Trouble::Access { said });
     }
 
     #[test]

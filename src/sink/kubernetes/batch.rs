@@ -135,9 +135,7 @@ impl<'a> Batch<'a> {
     /// Keeps in the ledger what is about to be written.
     async fn announce(&self, steps: &[(Seq, Step)]) -> Result<(), Fatal> {
         self.context.fence.check()?;
-        self.context.journal.begin(steps)?.kept().await?;
-        fault::step("kubernetes.journal", || ());
-        Ok(())
+        fault::step("kubernetes.journal", || self.context.journal.begin(steps))?.kept().await
     }
 
     async fn look(&self, delivery: &Delivery<'_>) -> Plan {

@@ -40,8 +40,7 @@ pub async fn deliver(work: &Batch<'_>, batch: &[Delivery<'_>]) -> Result<Vec<Ans
         })
         .collect();
     if !steps.is_empty() {
-        work.context.journal.begin(&steps)?.kept().await?;
-        fault::step("kubernetes.journal", || ());
+        fault::step("kubernetes.journal", || work.context.journal.begin(&steps))?.kept().await?;
     }
     let made = batch.iter().map(|delivery| make(work, delivery));
     stream::iter(made).buffered(work.site.settings.concurrency).try_collect().await

@@ -71,7 +71,7 @@ impl<'a> Cycle<'a> {
             if Instant::now() >= self.line.deadline {
                 break;
             }
-            if self.checked.elapsed() > CHECK_AGE_MAX {
+            if self.is_check_old() {
                 self.seen.is_source_latest = None;
             }
             let decision = decide(&self.seen, &self.wanted, self.note.as_ref());
@@ -82,12 +82,22 @@ impl<'a> Cycle<'a> {
                 _ => {}
             }
             if let Some(stage) = decision.stage(&self.wanted) {
-                self.announce(stage, &decision)?;
-                if self.turn.is_none() {
-                    match self.line.turn() {
-                        Ok(turn) => self.turn = Some(turn),
-                        Err(fault) => return Ok(Answer::Failed(fault)),
+                let takes_away = matches!(stage, Stage::Clear | Stage::Restart);
+                if takes_away && self.turn.is_none() {
+                    if let Err(fault) = self.take_turn() {
+                        return Ok(Answer::Failed(fault));
                     }
+                    // A deletion depends on no version, and what was seen may have been published
+                    // while others had their turn.
+                    self.look_anew();
+                    continue;
+                }
+                self.announce(stage, &decision)?;
+                if let Err(fault) = self.take_turn() {
+                    return Ok(Answer::Failed(fault));
+                }
+                if stage == Stage::Propose && self.is_check_old() {
+                    continue;
                 }
                 self.context.fence.check()?;
             }
@@ -105,6 +115,18 @@ impl<'a> Cycle<'a> {
             ),
             retry: Retry::Later,
         }))
+    }
+
+    fn is_check_old(&self) -> bool {
+        self.checked.elapsed() > CHECK_AGE_MAX
+    }
+
+    /// Waits for the turn, if it is not ours yet.
+    fn take_turn(&mut self) -> Result<(), Fault> {
+        if self.turn.is_none() {
+            self.turn = Some(self.line.turn()?);
+        }
+        Ok(())
     }
 
     /// Whether nothing has gone wrong: then no other revision of this intent can turn up again.
@@ -283,19 +305,19 @@ impl<'a> Cycle<'a> {
             "spec": {"resources": changes},
         });
         let source = copied_from(revision, self.note.as_ref());
+        let asked = Instant::now();
         let check = async {
             match checks {
                 true => line.is_newest(package, source.as_deref()).await.ok(),
                 false => None,
             }
-            .map(|is_newest| (is_newest, Instant::now()))
         };
         let (reply, checked) =
             fault::step("porch.write", || line.wait(join(line.patch(&path, &body), check)));
         let reply = reply?;
         self.seen.has_written = true;
-        if let Some((is_newest, at)) = checked {
-            self.check(is_newest, at);
+        if let Some(is_newest) = checked {
+            self.check(is_newest, asked);
         }
         let texts = Texts::from(reply.object::<Resources>()?);
         self.read(texts);
@@ -365,7 +387,7 @@ impl<'a> Cycle<'a> {
         if self.looks > LOOKS_MAX {
             return Err(fault());
         }
-        if matches!(decision, Decision::Survey) {
+        if matches!((decision, trouble), (Decision::Survey, Trouble::Lost { .. })) {
             // It may be longer than we take in.
             self.wanted.is_first = false;
             return Ok(());

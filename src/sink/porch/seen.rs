@@ -98,7 +98,8 @@ pub struct Seen {
     pub candidate: Option<(String, Texts)>,
 }
 
-/// What is kept in the ledger before each write.
+/// What is given to the ledger before each write, and is in it before each that a delivery could not be
+/// resumed after without it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     pub step: Stage,
