@@ -62,6 +62,41 @@ fn one_hand_looks_around_while_the_other_writes_and_only_one_writes() {
 }
 
 #[test]
+fn a_draft_that_is_published_while_others_have_their_turn_is_not_deleted() {
+    let bench = Bench::new();
+    let mut first = bench.sink(&bench.settings(PorchPolicy::Draft));
+    let mut second = first.second_hand().expect("each target has a package of its own");
+    done(&deliver_one(&mut first, &numbered(1, "db", 3)));
+    bench.requests();
+    let draft = "packages.scale-ran-a-db.i-1-e3b0c442";
+    let (begun, go): (Sender<()>, Receiver<()>) = bounded(1);
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            go.recv_timeout(PATIENCE).expect("the first hand has its turn");
+            deliver_one(&mut *second, &numbered(3, "db", 5))
+        });
+        let meet = || {
+            begun.send(()).unwrap();
+            crate::support::wait_until("the second hand to have seen the draft", || {
+                let lines = bench.cluster.request_lines();
+                lines.iter().any(|line| line.contains("scale-ran-a-db"))
+            });
+            bench.porch.set_lifecycle(draft, "Published");
+        };
+        let web = numbered(2, "web", 3);
+        done(&deliver_meeting(&mut first, &web, &Meeting { step: "write", meet: &meet }));
+        done(&beside.join().unwrap());
+    });
+    let deleted = bench.requests().iter().any(|line| line.starts_with("DELETE"));
+    assert!(!deleted, "{:?}", bench.porch.revisions());
+    let db: Vec<String> =
+        bench.porch.revisions().into_iter().filter(|it| it.contains("-db.")).collect();
+    let next = "packages.scale-ran-a-db.i-3-e3b0c442 Draft";
+    assert_eq!(db.len(), 2, "{db:?}");
+    assert!(db[0].starts_with(&format!("{draft} Published")) && db[1] == next, "{db:?}");
+}
+
+#[test]
 fn where_all_targets_share_a_package_there_is_one_hand() {
     let bench = Bench::new();
     let settings = bench.settings(PorchPolicy::Approve);
