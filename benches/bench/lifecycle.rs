@@ -4,13 +4,14 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::ground::{Ground, Medium};
-use crate::site::{Daemon, Site};
+use crate::site::{Daemon, Site, document, file_name, wait_for};
 use crate::table::{Goal, Row};
-use crate::{Scale, median, pause};
+use crate::{Scale, median, pause, percentile};
 
 pub fn measure(scale: Scale) -> Vec<Row> {
     let medium = Medium::disk(scale);
-    let ground = Ground::new(medium, 1);
+    let successions = scale.of(1, 10, 100);
+    let ground = Ground::new(medium, successions);
     let site = Site::new(&ground.path().join("spool"));
     let (mut ready, mut stop) = (Vec::new(), Vec::new());
     for _ in 0..scale.of(1, 5, 15) {
@@ -25,6 +26,7 @@ pub fn measure(scale: Scale) -> Vec<Row> {
         scale.of(Duration::from_millis(50), Duration::from_secs(5), Duration::from_secs(15)),
     );
     daemon.stop();
+    let mut takeovers = takeovers(&site, successions);
     let row = |name: &str, unit, ours, most| Row {
         name: name.to_owned(),
         unit,
@@ -35,9 +37,25 @@ pub fn measure(scale: Scale) -> Vec<Row> {
     vec![
         row("start to ready, empty ledger", "ms", median(ready), 20.0),
         row("SIGTERM to exit when idle", "ms", median(stop), 50.0),
+        row("takeover after kill -9, p50", "ms", percentile(&mut takeovers, 50), 100.0),
+        row("takeover after kill -9, p99", "ms", percentile(&mut takeovers, 99), 100.0),
         row("idle processor time", "%", resting.percent, 0.1),
         row("idle wake-ups", "/s", resting.wakes, 2.0),
     ]
+}
+
+/// Milliseconds from the death of a leader to the next package, each beside a daemon that stood by.
+fn takeovers(site: &Site, count: usize) -> Vec<f64> {
+    let mut leader = site.start(&[]);
+    let takeover = |index| {
+        let next = site.stand_by();
+        let died = Instant::now();
+        drop(std::mem::replace(&mut leader, next));
+        site.drop_file(&file_name(index), &document(index));
+        wait_for(&site.package(index));
+        died.elapsed().as_secs_f64() * 1e3
+    };
+    (0..count).map(takeover).collect()
 }
 
 struct Rest {

@@ -99,6 +99,16 @@ impl Site {
 
     /// Starts the daemon; it is ready when this returns.
     pub fn start(&self, wrapper: &[&str]) -> Daemon {
+        self.start_until(wrapper, r#""message":"ready""#)
+    }
+
+    /// Starts a daemon beside one that leads.
+    pub fn stand_by(&self) -> Daemon {
+        self.start_until(&[], r#""message":"standby""#)
+    }
+
+    /// Starts a daemon; it has logged this when this returns.
+    fn start_until(&self, wrapper: &[&str], words: &str) -> Daemon {
         let started = Instant::now();
         let mut child = self
             .command(wrapper, &["run", "--log-format", "json"])
@@ -108,7 +118,7 @@ impl Site {
             .expect("the binary starts");
         let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
         let mut line = String::new();
-        while !line.contains(r#""message":"ready""#) {
+        while !line.contains(words) {
             line.clear();
             let read = log.read_line(&mut line).expect("a log");
             assert!(read > 0, "the daemon gets ready");
