@@ -174,15 +174,7 @@ mod tests {
 
     /// A cluster by a kubeconfig whose user is this.
     fn cluster(dir: &Path, user: &str) -> Arc<Cluster> {
-        let path = dir.join("kubeconfig");
-        let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
-             contexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
-             clusters: [{{name: a, cluster: {{server: 'http://127.0.0.1:1'}}}}]\n\
-             users:\n- name: a\n  user: {user}\n"
-        );
-        fs::write(&path, text).unwrap();
-        let access = ClusterAccess { kubeconfig: Some(path), context: None };
+        let access = crate::sink::cluster::tests::access(dir, "127.0.0.1:1", user);
         Clusters::new().unwrap().at(access)
     }
 

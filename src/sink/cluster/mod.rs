@@ -294,8 +294,13 @@ mod tests {
         dir: &Path,
         user: &str,
     ) -> Arc<Cluster> {
-        let path = dir.join("kubeconfig");
         let address = format!("{}{below}", server.local_addr().unwrap());
+        clusters.at(access(dir, &address, user))
+    }
+
+    /// Access by a kubeconfig with this server and this user.
+    pub fn access(dir: &Path, address: &str, user: &str) -> ClusterAccess {
+        let path = dir.join("kubeconfig");
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
              contexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
@@ -303,7 +308,7 @@ mod tests {
              users:\n- name: a\n  user: {user}\n"
         );
         fs::write(&path, text).unwrap();
-        clusters.at(ClusterAccess { kubeconfig: Some(path), context: None })
+        ClusterAccess { kubeconfig: Some(path), context: None }
     }
 
     /// Takes in a request and gives its path.
