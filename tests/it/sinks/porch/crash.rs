@@ -2,8 +2,13 @@
 
 use super::*;
 
-/// A fence that falls after a number of questions: the process dies before the write that follows.
+/// A fence that falls after a number of questions: the process dies before the write that follows. The
+/// last step that was kept.
 fn steps_until(bench: &Bench, writes: u32, job: &Job, policy: PorchPolicy) -> Option<Step> {
+    all_steps_until(bench, writes, job, policy).pop()
+}
+
+fn all_steps_until(bench: &Bench, writes: u32, job: &Job, policy: PorchPolicy) -> Vec<Step> {
     let journal = Steps::default();
     let waker: Waker = std::sync::Arc::new(|_| {});
     // One question is asked before the first request.
@@ -13,7 +18,7 @@ fn steps_until(bench: &Bench, writes: u32, job: &Job, policy: PorchPolicy) -> Op
     let mut sink = bench.sink(&bench.settings(policy));
     let died = sink.deliver(&[job.delivery()], &context);
     assert!(matches!(died, Err(Fatal::Fenced { .. })), "{died:?}");
-    journal.taken().pop().map(|(_, step)| step)
+    journal.taken().into_iter().map(|(_, step)| step).collect()
 }
 
 fn resumed(bench: &Bench, job: &Job, step: Option<&Step>) -> Answer {
@@ -41,6 +46,28 @@ fn a_crash_before_each_write_leaves_one_revision_in_the_end() {
             let (name, number) = ("packages.scale-ran-a-web.i-2-e3b0c442", earlier + 1);
             assert_eq!(confirmed(&answer), format!("{name} Published {number}"), "{writes}");
             assert_eq!(bench.porch.revisions().len(), earlier + 1, "{writes}");
+        }
+    }
+}
+
+#[test]
+fn steps_that_nobody_waited_for_may_be_missing_after_a_crash() {
+    let name = "packages.scale-ran-a-web.i-2-e3b0c442";
+    // The files are about to be written, or are; the approval is about to be given.
+    for (writes, kept, step) in [(1, 0, "create"), (2, 0, "create"), (3, 2, "propose")] {
+        let bench = Bench::new();
+        done(&deliver_one(&mut bench.approving(), &numbered(1, "web", 3)));
+        let job = numbered(2, "web", 4);
+        let steps = all_steps_until(&bench, writes, &job, PorchPolicy::Approve);
+        assert!(steps[kept].0.contains(step), "{steps:?}");
+        let answer = resumed(&bench, &job, Some(&steps[kept]));
+        assert_eq!(confirmed(&answer), format!("{name} Published 2"), "{writes}");
+        assert_eq!(bench.porch.revisions().len(), 2, "{writes}");
+        if writes == 3 {
+            // It was given, and the answer was lost.
+            let answer = resumed(&bench, &job, Some(&steps[kept]));
+            assert_eq!(confirmed(&answer), format!("{name} Published 2"));
+            assert_eq!(bench.porch.revisions().len(), 2);
         }
     }
 }
