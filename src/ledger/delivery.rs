@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::ledger::entry::Progress;
-use crate::ledger::insert::Insert;
+use crate::ledger::insert::insert;
 use crate::ledger::row::{json, parsed, sum};
 use crate::ledger::{Error, failed};
 use crate::model::{Digest, Seq, TargetKey};
@@ -38,7 +38,7 @@ pub fn write_targets(
 ) -> rusqlite::Result<()> {
     let into = "INSERT OR REPLACE INTO targets (sink, intent_type, namespace, target, seq, digest, \
                 sum)";
-    Insert::new(connection, into, 7).all(reached, |(seq, sink, key, digest), values| {
+    insert(connection, into, 7, reached, |(seq, sink, key, digest), values| {
         values.give(sink)?;
         values.give(key.intent_type.as_str())?;
         values.give(&*key.namespace)?;

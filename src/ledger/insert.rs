@@ -1,18 +1,9 @@
 //! Rows that go in several at a time: to run a statement costs about as much as to write two rows.
 
-use rusqlite::{CachedStatement, Connection, Statement, ToSql};
+use rusqlite::{Connection, Statement, ToSql};
 
 /// Rows of one statement; a commit's last few go in one by one.
 const MANY: usize = 8;
-
-/// Puts rows into one table.
-#[derive(Debug)]
-pub struct Insert<'c> {
-    connection: &'c Connection,
-    /// All of the statement up to its rows.
-    into: &'static str,
-    columns: usize,
-}
 
 /// The values of one row, to be given in the order of the columns.
 #[derive(Debug)]
@@ -28,38 +19,34 @@ impl Values<'_, '_> {
     }
 }
 
-impl<'c> Insert<'c> {
-    pub fn new(connection: &'c Connection, into: &'static str, columns: usize) -> Self {
-        Insert { connection, into, columns }
-    }
-
-    /// Puts in a row for each of `items`, in their order.
-    pub fn all<T>(
-        &self,
-        items: &[T],
-        row: impl Fn(&T, &mut Values<'_, '_>) -> rusqlite::Result<()>,
-    ) -> rusqlite::Result<()> {
-        let (full, rest) = items.as_chunks::<MANY>();
-        if !full.is_empty() {
-            let mut statement = self.statement(MANY)?;
-            for items in full {
-                put(&mut statement, items, &row)?;
-            }
-        }
-        if !rest.is_empty() {
-            let mut statement = self.statement(1)?;
-            for item in rest {
-                put(&mut statement, std::slice::from_ref(item), &row)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn statement(&self, rows: usize) -> rusqlite::Result<CachedStatement<'c>> {
-        let row = format!("({})", vec!["?"; self.columns].join(", "));
+/// Puts a row for each of `items` into a table, in their order. `into` is all of the statement up to its
+/// rows, which have so many columns.
+pub fn insert<T>(
+    connection: &Connection,
+    into: &str,
+    columns: usize,
+    items: &[T],
+    row: impl Fn(&T, &mut Values<'_, '_>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let statement = |rows: usize| {
+        let row = format!("({})", vec!["?"; columns].join(", "));
         let rows = vec![row; rows].join(", ");
-        self.connection.prepare_cached(&format!("{} VALUES {rows}", self.into))
+        connection.prepare_cached(&format!("{into} VALUES {rows}"))
+    };
+    let (full, rest) = items.as_chunks::<MANY>();
+    if !full.is_empty() {
+        let mut statement = statement(MANY)?;
+        for items in full {
+            put(&mut statement, items, &row)?;
+        }
     }
+    if !rest.is_empty() {
+        let mut statement = statement(1)?;
+        for item in rest {
+            put(&mut statement, std::slice::from_ref(item), &row)?;
+        }
+    }
+    Ok(())
 }
 
 fn put<T>(
@@ -84,12 +71,11 @@ mod tests {
             let connection = Connection::open_in_memory().unwrap();
             connection.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT)").unwrap();
             let items: Vec<usize> = (0..count).collect();
-            Insert::new(&connection, "INSERT INTO t (n, text)", 2)
-                .all(&items, |item, values| {
-                    values.give(*item as u64)?;
-                    values.give(item.to_string())
-                })
-                .unwrap();
+            insert(&connection, "INSERT INTO t (n, text)", 2, &items, |item, values| {
+                values.give(*item as u64)?;
+                values.give(item.to_string())
+            })
+            .unwrap();
             let mut read = connection.prepare("SELECT text FROM t ORDER BY n").unwrap();
             let found = read.query_map([], |row| row.get::<_, String>(0)).unwrap();
             let found: Vec<usize> = found.map(|text| text.unwrap().parse().unwrap()).collect();

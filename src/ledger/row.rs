@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::ledger::entry::{Acceptance, Finished, OpenIntent, Verdict};
-use crate::ledger::insert::Insert;
+use crate::ledger::insert::insert;
 use crate::ledger::{Error, failed};
 use crate::model::{Code, Digest, FileName, Mode, Outcome, Record, Seq, Timestamp};
 
@@ -52,7 +52,7 @@ pub fn insert_intents(
 ) -> rusqlite::Result<()> {
     let into = "INSERT INTO intents (seq, epoch, mode, received_at, file, claim, digest, source, \
                 intent, document, sum)";
-    Insert::new(connection, into, 11).all(accepted, |(seq, acceptance), values| {
+    insert(connection, into, 11, accepted, |(seq, acceptance), values| {
         let (document, intent, source) = match &acceptance.verdict {
             Verdict::Admitted { document, intent, source } => {
                 (Some(&**document), Some(json(intent)), source.as_deref())
@@ -92,7 +92,7 @@ pub fn insert_outcomes(
 ) -> rusqlite::Result<()> {
     let into = "INSERT INTO outcomes (seq, outcome, code, message, superseded_by, finished_at, \
                 archived_as, violations, receipts, sum)";
-    Insert::new(connection, into, 10).all(ended, |(seq, finished), values| {
+    insert(connection, into, 10, ended, |(seq, finished), values| {
         let violations = json(&finished.violations);
         let receipts = json(&finished.receipts);
         let superseded_by = finished.superseded_by.map(|seq| seq.0);

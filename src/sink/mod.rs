@@ -185,14 +185,16 @@ impl Keeping {
     ///
     /// [`Fatal`] when they could not be made durable.
     pub async fn kept(self) -> Result<(), Fatal> {
-        let Keeping { seq, durable } = self;
-        durable.await.map_err(|error| Fatal::Journal { seq, source: error.into() })
+        heard(self.seq, self.durable.await)
     }
 
     fn wait(self) -> Result<(), Fatal> {
-        let Keeping { seq, durable } = self;
-        durable.blocking_recv().map_err(|error| Fatal::Journal { seq, source: error.into() })
+        heard(self.seq, self.durable.blocking_recv())
     }
+}
+
+fn heard(seq: Seq, durable: Result<(), oneshot::error::RecvError>) -> Result<(), Fatal> {
+    durable.map_err(|error| Fatal::Journal { seq, source: error.into() })
 }
 
 /// A sink's own note of how far a delivery has come; opaque to everyone else.

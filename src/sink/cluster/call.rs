@@ -13,7 +13,7 @@ use crate::sink::cluster::access::{Clients, auth_words};
 use crate::sink::cluster::pool;
 use crate::sink::cluster::trouble::{Refusal, Trouble, innermost};
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const JSON: &str = "application/json";
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -58,18 +58,17 @@ impl<'a> Call<'a> {
             target.push('=');
             target.push_str(&escaped(value));
         }
-        let request =
-            Request::builder().method(self.method.clone()).uri(target).header(header::ACCEPT, JSON);
+        let request = Request::builder()
+            .method(self.method.clone())
+            .uri(target)
+            .header(header::ACCEPT, HeaderValue::from_static(JSON));
         let (kind, body) = match &self.content {
             Content::None => return request.body(Full::default()),
             Content::Json(body) => (JSON, body),
-            Content::Merge(body) => {
-                (HeaderValue::from_static("application/merge-patch+json"), body)
-            }
-            Content::Apply(body) => {
-                (HeaderValue::from_static("application/apply-patch+yaml"), body)
-            }
+            Content::Merge(body) => ("application/merge-patch+json", body),
+            Content::Apply(body) => ("application/apply-patch+yaml", body),
         };
+        let kind = HeaderValue::from_static(kind);
         request.header(header::CONTENT_TYPE, kind).body(Full::from(body.clone()))
     }
 }
